@@ -1,0 +1,234 @@
+"""Every setting of Lockstep, typed, read once from the environment.
+
+Each setting ``NAME`` may also be given as ``NAME_FILE``, a path whose content is the value (for secrets kept out
+of the environment). Values that make no sense stop the start with one sentence: :class:`ConfigurationError`.
+docs/CONFIGURATION.md lists them for operators; a test compares it with :data:`SETTINGS`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from services.storage.vault import Vault, VaultKeyError, generate_key
+
+VERSION = "0.1.0"
+
+
+class ConfigurationError(Exception):
+    """A setting is missing or makes no sense; the text is one sentence for the operator."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One operator setting: its name, the default as the documentation shows it, and what it does.
+
+    ``passed`` ones are handed to terraform as they are.
+    """
+
+    name: str
+    default: str
+    help: str
+    secret: bool = False
+    passed: bool = False
+
+
+SETTINGS: tuple[Setting, ...] = (
+    Setting("LOCKSTEP_HOME", "./data", "Data folder: database, secrets, Redis, working directories."),
+    Setting("HOST", "127.0.0.1", "Address the web server listens on."),
+    Setting("PORT", "8000", "Port the web server listens on."),
+    Setting("DATABASE_URL", "SQLite in the data folder", "`postgresql://user:password@host/name`.", True),
+    Setting("REDIS_URL", "a private Redis in the data folder", "`redis://…` or `unix://…` of your own Redis.", True),
+    Setting("TERRAFORM_BIN", "`terraform` or `tofu` on PATH, else the bundled one", "Path of the terraform to run."),
+    Setting("SECRET_KEY", "made on the first start", "Signs session cookies and forms.", True),
+    Setting("ENCRYPTION_KEYS", "made on the first start", "Keys of the vault, newest first, with commas.", True),
+    Setting("WEB_PROCESSES", "2", "gunicorn processes."),
+    Setting("WEB_THREADS", "8", "Threads of each gunicorn process."),
+    Setting("WORKERS", "2", "Worker processes: how many plans and applies run at the same time."),
+    Setting("TRUSTED_HOSTS", "any", "Host names, separated by commas, that requests may name."),
+    Setting("TRUSTED_PROXIES", "0", "How many reverse proxies in front set X-Forwarded-…"),
+    Setting("MAX_ARCHIVE_MB", "50", "Largest configuration upload, packed, in MiB."),
+    Setting("MAX_UNPACKED_MB", "250", "Largest configuration, unpacked, in MiB."),
+    Setting("MAX_ARCHIVE_FILES", "20000", "Most files and folders in a configuration."),
+    Setting("LOG_LEVEL", "INFO", "Least serious level logged: DEBUG, INFO, WARNING, ERROR."),
+    Setting("AWS_ENDPOINT_URL", "AWS", "Endpoint for all AWS calls, for a private AWS-like cloud.", passed=True),
+    Setting("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL", "Endpoint for STS alone.", passed=True),
+    Setting("AWS_USE_FIPS_ENDPOINT", "off", "`true` for the FIPS endpoints of AWS.", passed=True),
+    Setting("AWS_CA_BUNDLE", "the system's", "Certificates to check AWS endpoints against.", passed=True),
+    Setting("TF_CLI_CONFIG_FILE", "none", "Terraform CLI configuration of every run, such as a mirror.", passed=True),
+    Setting("HTTPS_PROXY", "none", "Proxy for AWS and terraform, with HTTP_PROXY and NO_PROXY beside it.", passed=True),
+    Setting("HTTP_PROXY", "none", "See HTTPS_PROXY.", passed=True),
+    Setting("NO_PROXY", "none", "See HTTPS_PROXY.", passed=True),
+    Setting("ALL_PROXY", "none", "Proxy for Git, when `init` fetches modules; AWS and terraform do not read it.",
+            passed=True),
+    Setting("SSL_CERT_FILE", "the system's", "Certificates for terraform's own downloads.", passed=True),
+    Setting("SSL_CERT_DIR", "the system's", "See SSL_CERT_FILE.", passed=True),
+)  # fmt: skip
+
+#: Settings that a terraform child receives as they are; services/execution/environ.py takes a second look.
+OPERATOR_PASSTHROUGH = tuple(setting.name for setting in SETTINGS if setting.passed)
+
+#: The AWS SDKs read one such name for each service; they are passed like the settings above.
+_SERVICE_ENDPOINT = re.compile(r"(AWS_ENDPOINT_URL_[A-Z0-9_]+?)(_FILE)?")
+
+
+@dataclass(frozen=True)
+class Config:
+    """The settings in force. ``repr`` shows no secret."""
+
+    home: Path
+    host: str
+    port: int
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    terraform_bin: str | None
+    secret_key: str = field(repr=False)
+    vault: Vault = field(repr=False)
+    web_processes: int
+    web_threads: int
+    workers: int
+    trusted_hosts: tuple[str, ...]
+    trusted_proxies: int
+    max_archive_bytes: int
+    max_unpacked_bytes: int
+    max_archive_files: int
+    log_level: str
+    operator: Mapping[str, str] = field(repr=False)
+
+    @property
+    def sts_endpoint(self) -> str | None:
+        """URL of STS that the operator set, None for AWS itself."""
+        return self.operator.get("AWS_ENDPOINT_URL_STS") or self.operator.get("AWS_ENDPOINT_URL")
+
+    def proxies_for(self, url: str) -> dict[str, str]:
+        """The proxy for ``url`` by its scheme, empty for none: from the settings, whatever else the process has."""
+        address = urlsplit(url)
+        proxy = self.operator.get(f"{address.scheme.upper()}_PROXY")
+        direct = [name.strip().lstrip(".") for name in self.operator.get("NO_PROXY", "").lower().split(",")]
+        hosts = (address.hostname or "", address.netloc.lower())
+        if not proxy or any(
+            name == "*" or (name and f".{host}".endswith(f".{name}")) for name in direct for host in hosts
+        ):
+            return {}
+        return {address.scheme: proxy}
+
+
+def load(environ: Mapping[str, str] | None = None) -> Config:
+    """Read the settings.
+
+    Makes the data folder and, on the first start, the two secrets in it (mode 0600).
+    Raises :class:`ConfigurationError` with one sentence.
+    """
+    env = dict(os.environ if environ is None else environ)
+    get = _reader(env)
+    home = Path(get("LOCKSTEP_HOME") or "data").expanduser().resolve()
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(f"LOCKSTEP_HOME {home} cannot be made: {error.strerror}.") from None
+    keys = get("ENCRYPTION_KEYS") or _kept_secret(home / "encryption_keys", generate_key)
+    try:
+        vault = Vault.from_text(keys)
+    except VaultKeyError as error:
+        raise ConfigurationError(f"ENCRYPTION_KEYS: {error}") from None
+    level = (get("LOG_LEVEL") or "INFO").upper()
+    if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
+        raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
+    return Config(
+        home=home,
+        host=get("HOST") or "127.0.0.1",
+        port=_number(get, "PORT", 8000, 1, 65535),
+        database_url=_database_url(get("DATABASE_URL"), home),
+        redis_url=_redis_url(get("REDIS_URL"), home),
+        terraform_bin=get("TERRAFORM_BIN"),
+        secret_key=get("SECRET_KEY") or _kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(48)),
+        vault=vault,
+        web_processes=_number(get, "WEB_PROCESSES", 2, 1, 64),
+        web_threads=_number(get, "WEB_THREADS", 8, 1, 256),
+        workers=_number(get, "WORKERS", 2, 1, 64),
+        trusted_hosts=tuple(h.strip() for h in (get("TRUSTED_HOSTS") or "").split(",") if h.strip()),
+        trusted_proxies=_number(get, "TRUSTED_PROXIES", 0, 0, 10),
+        max_archive_bytes=_number(get, "MAX_ARCHIVE_MB", 50, 1, 1024) << 20,
+        max_unpacked_bytes=_number(get, "MAX_UNPACKED_MB", 250, 1, 10240) << 20,
+        max_archive_files=_number(get, "MAX_ARCHIVE_FILES", 20000, 1, 1000000),
+        log_level=level,
+        operator={name: value for name in _passed_names(env) if (value := get(name))},
+    )
+
+
+def _passed_names(env: Mapping[str, str]) -> list[str]:
+    services = {found.group(1) for name in env if (found := _SERVICE_ENDPOINT.fullmatch(name))}
+    return [*OPERATOR_PASSTHROUGH, *sorted(services - {*OPERATOR_PASSTHROUGH})]
+
+
+Reader = Callable[[str], str | None]
+
+
+def _reader(env: Mapping[str, str]) -> Reader:
+    def get(name: str) -> str | None:
+        path = env.get(f"{name}_FILE")
+        if path and env.get(name):
+            raise ConfigurationError(f"Set {name} or {name}_FILE, not both.")
+        if path:
+            try:
+                return Path(path).read_text().strip() or None
+            except OSError as error:
+                raise ConfigurationError(f"{name}_FILE {path} cannot be read: {error.strerror}.") from None
+        return env.get(name) or None
+
+    return get
+
+
+def _number(get: Reader, name: str, default: int, least: int, most: int) -> int:
+    text = get(name)
+    if text is None:
+        return default
+    if not text.isascii() or not text.isdigit() or not least <= int(text) <= most:
+        raise ConfigurationError(f"{name} must be a whole number from {least} to {most}.")
+    return int(text)
+
+
+def _database_url(url: str | None, home: Path) -> str:
+    if url is None:
+        return f"sqlite:///{home / 'lockstep.db'}"
+    scheme, found, rest = url.partition("://")
+    if scheme in ("postgres", "postgresql", "postgresql+psycopg") and found:
+        return f"postgresql+psycopg://{rest}"
+    if scheme == "sqlite" and found:
+        return url
+    raise ConfigurationError("DATABASE_URL must start with postgresql:// or sqlite://.")
+
+
+def _redis_url(url: str | None, home: Path) -> str:
+    if url is None:
+        socket = home / "redis.sock"
+        if len(str(socket)) > 100:  # the kernel takes 107 bytes for the path of a unix socket
+            raise ConfigurationError(f"LOCKSTEP_HOME {home} is too long for Redis's socket. Choose a shorter path.")
+        return f"unix://{socket}"
+    if url.partition("://")[0] not in ("redis", "rediss", "unix"):
+        raise ConfigurationError("REDIS_URL must start with redis://, rediss:// or unix://.")
+    return url
+
+
+def _kept_secret(path: Path, make: Callable[[], str]) -> str:
+    """The secret in ``path``, made with mode 0600 when it is not there; two first starts at once agree on one."""
+    if not path.exists():
+        handle, temporary = tempfile.mkstemp(dir=path.parent)
+        with os.fdopen(handle, "w") as file:
+            file.write(make() + "\n")
+        try:
+            os.link(temporary, path)
+        except FileExistsError:
+            pass
+        finally:
+            os.unlink(temporary)
+    text = path.read_text().strip()
+    if not text:
+        raise ConfigurationError(f"{path} is empty. Restore it from a backup; without it nothing stored can be read.")
+    return text

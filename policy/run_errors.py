@@ -1,0 +1,45 @@
+"""What terraform's last words mean for a person. Pure."""
+
+from __future__ import annotations
+
+import re
+
+#: Terraform wraps its words at 78 columns and draws a frame beside them.
+_WRAPPED = re.compile(r"\s*\n[│╷╵\s]*")
+_ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
+#: What is left of control characters then, and those that turn the direction of writing around; not tab and newline.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+#: part of terraform's output, error code, sentence; the first match counts
+_CAUSES = (
+    ("Saved plan is stale", "stale_plan",
+     "The plan is stale: the state changed after it was made. Nothing was applied. Queue a new plan."),
+    ("Saved plan does not match the given state", "stale_plan",
+     "The plan belongs to another state. Nothing was applied. Queue a new plan."),
+    ("ExpiredToken", "session_over",
+     "The MFA session ended during the run; finished resources are saved. Queue a new run."),
+    ("not authorized to perform: sts:AssumeRole", "role_refused",
+     "The role does not trust this user or its MFA session. Look at the role’s trust policy."),
+    ("InvalidClientTokenId", "keys_unknown", "AWS does not recognise the access key. Look at the AWS variables."),
+)  # fmt: skip
+
+
+def plain(text: str) -> str:
+    """``text`` without colour and other control sequences."""
+    return _CONTROL.sub("", _ANSI.sub("", text))
+
+
+def explain(output: str, phase: str, exit_code: int | None) -> tuple[str, str]:
+    """(error code, sentence) for a phase that failed; ``output`` is the end of its log.
+
+    Terraform's own first "Error: …" line is quoted where no better sentence is known.
+    """
+    text = plain(output)
+    unwrapped = _WRAPPED.sub(" ", text)
+    for part, code, sentence in _CAUSES:
+        if part in unwrapped:
+            return code, sentence
+    found = re.search(r"^[│╷\s]*Error: (.{1,300})", text, re.MULTILINE)
+    said = f": {found.group(1).strip().rstrip('.')}" if found else ""
+    ended = "" if exit_code is None else f" (exit code {exit_code})"
+    return "terraform_failed", f"Terraform ended with an error in the {phase}{ended}{said}. See the log."

@@ -1,0 +1,1 @@
+"""What Lockstep keeps: logs, blobs, and their encryption at rest."""
