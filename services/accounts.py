@@ -1,0 +1,119 @@
+"""People: making accounts and checking passwords.
+
+A password takes scrypt tens of milliseconds. No transaction is open meanwhile: on SQLite everybody would wait.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+from werkzeug.security import check_password_hash, generate_password_hash
+
+from extensions import db
+from models import User
+from services import audit, clock
+from services.compare_and_set import won
+from services.errors import Invalid
+
+NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
+LEAST_PASSWORD = 12
+MOST_PASSWORD = 1000
+
+
+def create_user(name: str, email: str, password: str) -> User:
+    """Make an account and commit.
+
+    ``name`` is lower case letters, digits, dot, dash, underscore. Raises :class:`Invalid` for field "name", "email"
+    or "password".
+    """
+    user = add_user(name, email, password)
+    db.session.commit()
+    return user
+
+
+def add_user(name: str, email: str, password: str) -> User:
+    """As :func:`create_user`, without the commit: for use cases that make more than an account.
+
+    It comes first in them, because it ends the transaction that is open.
+    """
+    if not NAME.fullmatch(name):
+        raise Invalid("name", "A user name has lower case letters, digits, dots, dashes and underscores, at most 64.")
+    if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or len(email) > 254:
+        raise Invalid("email", "That is not an e-mail address.")
+    check_new_password(password)
+    db.session.rollback()
+    user = User(name=name, email=email, password_hash=_hash(password), created_at=clock.now())
+    db.session.add(user)
+    try:
+        db.session.flush()
+    except IntegrityError:
+        db.session.rollback()
+        raise Invalid("name", f"The user name {name} is taken.") from None
+    audit.record("user.create", None, user=name)
+    return user
+
+
+def check_new_password(password: str) -> None:
+    """Raise :class:`Invalid` for field "password" when it is too short or too long."""
+    if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
+        raise Invalid("password", f"A password has at least {LEAST_PASSWORD} characters.")
+
+
+def authenticate(name: str, password: str) -> User | None:
+    """The person with this name and password, or None.
+
+    An unknown name costs the same scrypt computation as a known one, so that the time tells nothing.
+    """
+    found = db.session.execute(select(User.id, User.password_hash).where(User.name == name)).one_or_none()
+    db.session.rollback()
+    matches = check_password_hash(found.password_hash if found else _nobody(), password[:MOST_PASSWORD])
+    return db.session.get(User, found.id) if found is not None and matches else None
+
+
+def record_sign_in(user: User | None, name: str) -> None:
+    """Keep a sign-in or a failed one in the audit log, and commit.
+
+    ``name`` is what was typed. It is kept only when an account has it: it may be a password in the wrong field.
+    """
+    known = db.session.scalar(select(User.name).where(User.name == name))
+    told: dict[str, Any] = {"user": known} if known else {}
+    audit.record("session.sign_in" if user else "session.refused", user, **told)
+    db.session.commit()
+
+
+def change_password(user: User, current: str, new: str) -> None:
+    """Replace the password, sign the person out everywhere, commit. Raises :class:`Invalid`."""
+    user_id, stored = user.id, user.password_hash
+    db.session.rollback()
+    wrong = Invalid("current", "That is not your present password. Nothing was changed.")
+    if not check_password_hash(stored, current[:MOST_PASSWORD]):
+        raise wrong
+    check_new_password(new)
+    values = {"password_hash": _hash(new), "session_epoch": User.session_epoch + 1}
+    if not won(update(User).where(User.id == user_id, User.password_hash == stored).values(values)):
+        db.session.rollback()
+        raise wrong  # it was changed at this moment
+    audit.record("user.password", user)
+    db.session.commit()
+
+
+def load_session(identifier: str) -> User | None:
+    """The person of a session identifier ``"id.epoch"``; None when the session was ended meanwhile."""
+    number, _, epoch = identifier.partition(".")
+    if not (number.isdigit() and epoch.isdigit()):
+        return None
+    user = db.session.get(User, int(number))
+    return user if user is not None and user.session_epoch == int(epoch) else None
+
+
+def _hash(password: str) -> str:
+    return generate_password_hash(password, method="scrypt")
+
+
+@cache
+def _nobody() -> str:
+    return _hash("no account has this password")

@@ -1,0 +1,174 @@
+"""The examination behind `flask doctor`: what an installation needs, and what to do about what is missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import stat
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from flask import current_app
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Worker
+from rq.worker import BaseWorker
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from config import Config
+from extensions import db
+from services import clock, queue, sts_reach
+from services.execution import terraform
+
+#: Codes are good for 30 s; AWS refuses signatures that are 5 minutes off (AWS IAM, "Signature Version 4").
+SKEW_WARNING, SKEW_PROBLEM = timedelta(seconds=30), timedelta(minutes=5)
+#: Free disk space, in bytes: providers are unpacked for each run and weigh hundreds of megabytes.
+SPACE_WARNING, SPACE_PROBLEM = 5 << 30, 512 << 20
+_SECRETS = ("secret_key", "encryption_keys", "setup_token", "lockstep.db")
+
+
+class Status(StrEnum):
+    """How a check ended; the words that the command prints."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The outcome of one check. ``advice`` says what to do and is empty when nothing is."""
+
+    subject: str
+    status: Status
+    detail: str
+    advice: str = ""
+
+
+def examine() -> Iterator[Finding]:
+    """Every check, in the order to mend what is wrong, which is a finding and never raised.
+
+    Needs an application context.
+    """
+    config: Config = current_app.config["LOCKSTEP"]
+    yield from _files(config.home)
+    yield _space(config.home)
+    yield from _database()
+    yield from _redis(queue.connection())
+    yield _terraform(config.terraform_bin)
+    yield from _sts(config)
+
+
+def _files(home: Path) -> Iterator[Finding]:
+    wrong = []
+    for path, allowed in [(home, 0o700), *((home / name, 0o600) for name in _SECRETS)]:
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            continue
+        mode = stat.S_IMODE(found.st_mode)
+        if mode & ~allowed:
+            wrong.append(f"chmod {allowed:o} {path}")
+    if wrong:
+        detail = f"{home} or a secret in it can be read by others"
+        yield Finding("File modes", Status.PROBLEM, detail, f"Run: {'; '.join(wrong)}")
+    elif not os.access(home, os.W_OK):
+        yield Finding("File modes", Status.PROBLEM, f"{home} cannot be written", "Start as the folder's owner.")
+    else:
+        yield Finding("File modes", Status.OK, f"{home} is private")
+
+
+def _space(home: Path) -> Finding:
+    free = shutil.disk_usage(home).free
+    status = Status.PROBLEM if free < SPACE_PROBLEM else Status.WARNING if free < SPACE_WARNING else Status.OK
+    advice = "" if status is Status.OK else f"Make room on the disk of {home}: a run unpacks providers there."
+    return Finding("Disk space", status, f"{free / (1 << 30):.1f} GiB free", advice)
+
+
+def _database() -> Iterator[Finding]:
+    try:
+        with db.engine.connect() as connection:
+            connection.execute(text("SELECT 1"))
+            yield Finding("Database", Status.OK, db.engine.dialect.name)
+            present = set(MigrationContext.configure(connection).get_current_heads())
+    except SQLAlchemyError as error:
+        # Only the kind: the driver's text can name the user and the host.
+        detail = f"it does not answer ({type(error).__name__})"
+        yield Finding("Database", Status.PROBLEM, detail, "Check DATABASE_URL and that the database runs.")
+        return
+    configuration = current_app.extensions["migrate"].migrate.get_config()
+    expected = set(ScriptDirectory.from_config(configuration).get_heads())
+    if present == expected:
+        yield Finding("Migrations", Status.OK, "the tables are up to date")
+    else:
+        detail = "the tables are not those of this version" if present else "there are no tables yet"
+        yield Finding("Migrations", Status.PROBLEM, detail, "Run `flask db upgrade`, or start with `make run`.")
+
+
+def _redis(client: Redis) -> Iterator[Finding]:
+    try:
+        version = client.info("server")["redis_version"]
+        yield Finding("Redis", Status.OK, f"version {version}")
+        workers = [worker for worker in Worker.all(connection=client) if _alive(worker)]
+    except RedisError as error:
+        advice = "Start Lockstep with `make run`, or check REDIS_URL."
+        yield Finding("Redis", Status.PROBLEM, f"it does not answer ({type(error).__name__})", advice)
+        return
+    if workers:
+        yield Finding("Workers", Status.OK, f"{len(workers)} alive")
+    else:
+        advice = "Start Lockstep with `make run`, or `python worker.py`; queued runs wait until then."
+        yield Finding("Workers", Status.PROBLEM, "none is alive", advice)
+
+
+def _alive(worker: BaseWorker) -> bool:
+    """A worker's key outlives it by minutes; one on this machine is asked for by its process id."""
+    if worker.hostname == socket.gethostname() and worker.pid is not None:
+        return _runs(worker.pid)
+    beat = worker.last_heartbeat
+    if beat is None:
+        return False
+    beat = beat if beat.tzinfo else beat.replace(tzinfo=UTC)
+    return clock.now() - beat < timedelta(seconds=worker.worker_ttl + 60)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _terraform(setting: str | None) -> Finding:
+    try:
+        found = terraform.locate(setting)
+        version = terraform.version(found)
+    except terraform.TerraformMissing as error:
+        return Finding("Terraform", Status.PROBLEM, str(error), "Install terraform, or set TERRAFORM_BIN to its path.")
+    return Finding("Terraform", Status.OK, f"{found.label} {version}")
+
+
+def _sts(config: Config, ask: Callable[[Config], datetime] | None = None) -> Iterator[Finding]:
+    try:
+        theirs = (ask or sts_reach.ask)(config)
+    except sts_reach.Unreachable as error:
+        advice = "Allow HTTPS to it, or set HTTPS_PROXY, AWS_CA_BUNDLE or AWS_ENDPOINT_URL_STS."
+        yield Finding("AWS STS", Status.PROBLEM, str(error), advice)
+        return
+    yield Finding("AWS STS", Status.OK, f"{sts_reach.endpoint(config)} answers")
+    skew = abs(clock.now() - theirs)
+    status = Status.OK
+    if skew > SKEW_WARNING:
+        status = Status.PROBLEM if skew > SKEW_PROBLEM else Status.WARNING
+    advice = "" if status is Status.OK else "Synchronise this machine's clock (NTP): AWS refuses requests that are off."
+    yield Finding("Clock", status, f"{skew.total_seconds():.0f} s from AWS's", advice)

@@ -1,0 +1,146 @@
+"""Environments: making, settings, the manual lock, and which run holds one."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
+from sqlalchemy.exc import IntegrityError
+
+from extensions import db
+from models import Environment, Membership, Organization, Run
+from policy.lifecycle import Event, RunStatus
+from policy.mfa import SESSION_LEAST, SESSION_MOST, MfaLevel
+from policy.permissions import Permission
+from services import audit, clock, runs
+from services.access import require
+from services.compare_and_set import won
+from services.errors import Conflict, Invalid, NotFound
+from services.organizations import SLUG, SLUG_SENTENCE
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the settings form can change."""
+
+    mfa_level: MfaLevel
+    session_seconds: int
+    description: str
+    terraform_directory: str
+
+
+def create_environment(membership: Membership, name: str, description: str = "") -> Environment:
+    """Make an environment and commit. Raises :class:`Forbidden`, :class:`Invalid`."""
+    require(membership, Permission.CREATE_ENVIRONMENT, "Only owners can make environments.")
+    if not SLUG.fullmatch(name):
+        raise Invalid("name", SLUG_SENTENCE)
+    if name == "new":  # …/environments/new is the form
+        raise Invalid("name", "An environment cannot be called new.")
+    environment = Environment(
+        organization_id=membership.organization_id,
+        organization=membership.organization,
+        name=name,
+        description=_short(description, "description", 200),
+        created_at=clock.now(),
+    )
+    db.session.add(environment)
+    try:
+        db.session.flush()
+    except IntegrityError:
+        db.session.rollback()
+        raise Invalid("name", f"There is an environment {name} already.") from None
+    audit.record("environment.create", membership.user, environment=environment)
+    db.session.commit()
+    return environment
+
+
+def environment(membership: Membership, name: str) -> Environment:
+    """An environment of the member's organization. Raises :class:`NotFound`."""
+    query = select(Environment).where(
+        Environment.organization_id == membership.organization_id, Environment.name == name
+    )
+    found = db.session.scalar(query)
+    if found is None:
+        raise NotFound("No such environment.")
+    return found
+
+
+def environments(organization: Organization) -> list[Environment]:
+    """The organization's environments, by name."""
+    query = select(Environment).where(Environment.organization_id == organization.id).order_by(Environment.name)
+    return list(db.session.scalars(query))
+
+
+def save_settings(membership: Membership, environment: Environment, wanted: Settings) -> None:
+    """Save the settings with an audit event of what changed, and commit.
+
+    A raised level reaches runs that await confirmation at once: they await authentication from now on.
+    Raises :class:`Forbidden` for anyone but an owner, :class:`Invalid` for a field.
+    """
+    require(membership, Permission.SET_MFA_LEVEL, "Only owners of the organization can change these settings.")
+    if not SESSION_LEAST <= wanted.session_seconds <= SESSION_MOST:
+        raise Invalid("session_minutes", "A session lasts from 15 minutes to 36 hours (2,160 minutes).")
+    values = {
+        "mfa_level": wanted.mfa_level,
+        "session_seconds": wanted.session_seconds,
+        "description": _short(wanted.description, "description", 200),
+        "terraform_directory": _directory(wanted.terraform_directory),
+    }
+    before = {name: getattr(environment, name) for name in values}
+    changed = {name: [str(before[name]), str(value)] for name, value in values.items() if before[name] != value}
+    for name, value in values.items():
+        setattr(environment, name, value)
+    environment.settings_saved_at, environment.settings_saved_by_id = clock.now(), membership.user_id
+    audit.record("environment.settings", membership.user, environment=environment, changed=changed)
+    db.session.flush()
+    _raise_gates(environment)
+    db.session.commit()
+
+
+def _raise_gates(environment: Environment) -> None:
+    waiting = select(Run).where(Run.environment_id == environment.id, Run.status == RunStatus.AWAITING_CONFIRMATION)
+    for run in db.session.scalars(waiting):
+        if not run.gate.open_for(run.apply.kind):
+            with contextlib.suppress(Conflict):  # it moved on at this moment, by the level it found
+                runs.transition(run, Event.RAISE)
+
+
+def lock(membership: Membership, environment: Environment, reason: str) -> None:
+    """Lock by hand: no plan is queued and no apply starts until it is unlocked; a running one finishes. Commits."""
+    require(membership, Permission.LOCK, "You cannot lock this environment.")
+    reason = _short(reason, "reason", 120)
+    if not reason:
+        raise Invalid("reason", "Say why, so that others know whom to ask and for what.")
+    values = {"locked_by_id": membership.user_id, "locked_at": clock.now(), "lock_reason": reason}
+    statement = update(Environment).where(Environment.id == environment.id, Environment.locked_by_id.is_(None))
+    if not won(statement.values(**values)):
+        raise Conflict("Somebody locked this environment just now. Nothing was changed.")
+    audit.record("environment.lock", membership.user, environment=environment, reason=reason)
+    db.session.commit()
+
+
+def unlock(membership: Membership, environment: Environment) -> None:
+    """Take the manual lock off, commit, and start what was pending."""
+    require(membership, Permission.LOCK, "You cannot unlock this environment.")
+    statement = update(Environment).where(Environment.id == environment.id, Environment.locked_by_id.is_not(None))
+    values = {"locked_by_id": None, "locked_at": None, "lock_reason": ""}
+    if not won(statement.values(**values)):
+        raise Conflict("This environment is not locked. Nothing was changed.")
+    audit.record("environment.unlock", membership.user, environment=environment)
+    db.session.commit()
+    runs.start_pending(environment.id)
+
+
+def _short(text: str, field: str, most: int) -> str:
+    text = " ".join(text.split())
+    if len(text) > most:
+        raise Invalid(field, f"At most {most} characters.")
+    return text
+
+
+def _directory(text: str) -> str:
+    parts = [part for part in text.strip().strip("/").split("/") if part not in ("", ".")]
+    if any(part == ".." or "\\" in part or "\0" in part for part in parts) or len(text) > 500:
+        raise Invalid("terraform_directory", "Name a folder inside the configuration, such as live/network.")
+    return "/".join(parts)

@@ -1,0 +1,1 @@
+"""Running Terraform: its process, its working directory, its environment and its output."""

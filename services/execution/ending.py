@@ -1,0 +1,163 @@
+"""How a phase ends: finished, failed, back to waiting for a code, and its working directory removed.
+
+Each ending is one transaction that first makes sure that the phase is still this worker's.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+from typing import Any
+
+from sqlalchemy import update
+
+from extensions import db
+from models import Phase, PhaseStatus, Run
+from policy.lifecycle import Event
+from policy.mfa import PhaseKind
+from services import audit, clock, runs, states
+from services.compare_and_set import won
+from services.errors import Conflict
+from services.execution.follow import Outcome, Superseded, keep_errored_state, keep_identity, keep_state
+from services.execution.steady import steadily
+from services.execution.steps import PhaseFailed, Work
+from services.storage import logs
+
+log = logging.getLogger(__name__)
+
+#: A phase that ends before AWS said whose credentials it had waits this many seconds, with everything else done.
+IDENTITY_SECONDS = 5
+
+
+class CancelCame(Exception):
+    """Somebody asked to cancel the run before its plan was finished; nothing was written down."""
+
+
+def lease() -> dict[str, Any]:
+    """Columns of a phase that say that this process has it."""
+    return {"worker": f"{socket.gethostname()}:{os.getpid()}", "heartbeat_at": clock.now()}
+
+
+def finish(
+    work: Work,
+    event: Event,
+    outcome: Outcome,
+    said: str,
+    values: dict[str, Any],
+    status: PhaseStatus = PhaseStatus.FINISHED,
+) -> None:
+    """The run moves on by ``event``, the phase is ended, the log says so; then the next run may start.
+
+    ``values`` are further columns of the run. Raises :class:`Superseded` when another worker has the phase, and
+    :class:`CancelCame` for a plan: left standing, the cancel would stop the apply that somebody agrees to later.
+    """
+
+    def bookkeeping() -> None:
+        run = work.run
+        if event is Event.FINISH_PLAN:
+            db.session.refresh(run, with_for_update={"of": Run})
+            if run.cancel_requested_at is not None:
+                db.session.rollback()
+                raise CancelCame
+        ended = {"status": status, "finished_at": clock.now(), "exit_code": outcome.exit_code}
+        if not _end(work.phase_id, work.worker, ended):
+            raise Superseded
+        logs.say(work.phase, said)
+        runs.transition(run, event, **values)
+        details = {"phase": work.kind.value, "plan": run.plan_digest, **_state(run)}
+        audit.record(f"run.{run.status.value}", None, run=run, **details)
+        db.session.commit()
+
+    steadily(bookkeeping)
+    steadily(lambda: runs.start_pending(work.environment_id))
+
+
+def fail(phase_id: int, failed: PhaseFailed, work: Work | None) -> None:
+    """End the run with an error that the page shows, unless the phase is no longer this worker's."""
+    sentence = " ".join(filter(None, (str(failed), unkept(work) if work else "")))
+    environment_id = steadily(lambda: _fail(phase_id, failed, sentence))
+    if environment_id is not None:
+        steadily(lambda: runs.start_pending(environment_id))
+
+
+def _fail(phase_id: int, failed: PhaseFailed, sentence: str) -> int | None:
+    ended = {"status": PhaseStatus.FAILED, "finished_at": clock.now(), "exit_code": failed.exit_code}
+    if not _end(phase_id, lease()["worker"], ended):
+        db.session.rollback()
+        return None
+    phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+    run = phase.run
+    db.session.refresh(run)
+    logs.say(phase, sentence, "error")
+    try:
+        runs.transition(run, Event.FAIL, error=sentence[:1000], error_code=failed.code)
+    except Conflict:
+        db.session.rollback()
+        return None
+    audit.record("run.errored", None, run=run, phase=phase.kind.value, reason=failed.code, **_state(run))
+    environment_id = run.environment_id
+    db.session.commit()
+    return environment_id
+
+
+def _end(phase_id: int, worker: str, values: dict[str, Any]) -> bool:
+    mine = (Phase.id == phase_id, Phase.status == PhaseStatus.RUNNING, Phase.worker == worker)
+    return won(update(Phase).where(*mine).values(**values))
+
+
+def close_gate(phase: Phase, event: Event, why: str) -> None:
+    """Back to waiting for a code; nothing was run. Commits."""
+    run = phase.run
+    try:
+        runs.transition(run, event)
+    except Conflict:
+        db.session.rollback()
+        return
+    note = f"{why} Nothing was started; enter a new code."
+    values: dict[str, Any] = {"status": PhaseStatus.WAITING, "gate_note": note, "queued_at": None}
+    values |= dict.fromkeys(
+        ("authenticated_at", "authenticated_by_id", "session_expires_at", "session_seconds", "mfa_serial")
+    )
+    db.session.execute(update(Phase).where(Phase.id == phase.id).values(**values))
+    logs.say(phase, note, "bad")
+    audit.record("run.gate_closed", None, run=run, phase=phase.kind.value, why=why)
+    environment_id = run.environment_id
+    db.session.commit()
+    runs.start_pending(environment_id)
+
+
+def unkept(work: Work) -> str:
+    """A sentence when the working directory holds a state that is stored nowhere else, else nothing."""
+    if work.kind is PhaseKind.PLAN:
+        return ""
+    try:
+        kept = keep_state(work) and keep_errored_state(work)
+    except Exception as error:
+        db.session.rollback()
+        log.error("run %s: its state cannot be stored: %s", work.run_id, type(error).__name__)
+        kept = False
+    if kept:
+        return ""
+    return f"Terraform’s state could not be stored. It stays on the worker’s machine, in {work.workdir.root}."
+
+
+def clear(work: Work) -> None:
+    """Remove the working directory, unless a state must stay in it or another worker has the phase now."""
+    if steadily(lambda: work.phase.worker) != work.worker:
+        return
+    if said := unkept(work):
+        log.error("run %s: %s", work.run_id, said)
+        return
+    db.session.rollback()  # removing can take a while
+    work.workdir.remove()
+    try:
+        keep_identity(work, IDENTITY_SECONDS)
+    except Exception as error:
+        log.warning("run %s: AWS's name for its credentials is not kept: %s", work.run_id, type(error).__name__)
+    work.credentials = None
+
+
+def _state(run: Run) -> dict[str, Any]:
+    version = states.latest(run.environment_id)
+    return {"state_serial": version.serial, "state_md5": version.md5} if version and version.run_id == run.id else {}

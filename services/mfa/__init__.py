@@ -1,0 +1,1 @@
+"""The multi-factor gate: codes, sessions and the temporary credentials they give."""

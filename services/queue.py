@@ -1,0 +1,80 @@
+"""The only module that enqueues, and the one place that knows Redis for work."""
+
+from __future__ import annotations
+
+import logging
+
+from flask import current_app
+from redis import Redis
+from redis.exceptions import RedisError
+from rq import Queue
+from rq.exceptions import DuplicateJobError
+from rq.serializers import JSONSerializer
+
+from models import Phase
+
+QUEUE = "lockstep"
+RUN_PHASE = "services.execution.job.run_phase"
+ADOPT_PHASE = "services.execution.job.adopt_phase"
+
+log = logging.getLogger(__name__)
+
+
+def connection() -> Redis:
+    """The application's Redis client."""
+    client: Redis = current_app.extensions["lockstep-redis"]
+    return client
+
+
+def connect(url: str, *, blocking: bool = False) -> Redis:
+    """A client for ``url``. ``blocking`` is for the worker, whose reads wait longer than the client's usual 5 s."""
+    if blocking:
+        return Redis.from_url(url, socket_timeout=None, socket_connect_timeout=5)
+    return Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
+
+
+def queue(client: Redis | None = None) -> Queue:
+    """The one queue; JSON so that what lies in Redis is plain data."""
+    return Queue(QUEUE, connection=client or connection(), serializer=JSONSerializer)
+
+
+def enqueue_phase(phase: Phase) -> bool:
+    """Hand a queued phase to the workers. The id is the only argument.
+
+    The job's id carries the moment of queueing, so that the same queueing twice is one job and a phase that went
+    back to waiting can be queued again. The database already says that the phase is queued: when Redis is away this
+    answers False, and a worker that looks around enqueues it.
+    """
+    return _enqueue(RUN_PHASE, phase.id, job_id(phase))
+
+
+def enqueue_adoption(phase: Phase) -> bool:
+    """Hand a running phase whose worker was lost to another one; one job for each lease that lapsed."""
+    lapsed = int(phase.heartbeat_at.timestamp() * 1000) if phase.heartbeat_at else 0
+    return _enqueue(ADOPT_PHASE, phase.id, f"adopt-{phase.id}-{lapsed}")
+
+
+def _enqueue(function: str, phase_id: int, identifier: str) -> bool:
+    try:
+        queue().enqueue(
+            function,
+            phase_id,
+            job_id=identifier,
+            unique=True,
+            job_timeout=-1,
+            result_ttl=0,
+            failure_ttl=0,
+            description=identifier,
+        )
+    except DuplicateJobError:
+        return True
+    except RedisError as error:
+        log.warning("%s not enqueued, Redis is away: %s", identifier, type(error).__name__)
+        return False
+    return True
+
+
+def job_id(phase: Phase) -> str:
+    """RQ's id of this queueing of a phase."""
+    queued = int(phase.queued_at.timestamp() * 1000) if phase.queued_at else 0
+    return f"phase-{phase.id}-{queued}"

@@ -1,0 +1,233 @@
+"""Runs: queueing, confirming, discarding, canceling, and every change of a run's status."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import exists, func, select, update
+
+from extensions import db
+from models import ConfigurationVersion, Environment, Membership, Phase, PhaseStatus, Run, User
+from policy import lifecycle
+from policy.lifecycle import Event, RunStatus, TransitionRefused, advance
+from policy.mfa import PhaseKind
+from policy.permissions import Permission
+from services import audit, clock, holds, queue
+from services.access import require
+from services.compare_and_set import won
+from services.errors import Conflict, Invalid, NotFound
+from services.mfa import handoff
+from services.storage import logs
+
+#: What starts a phase by a person's hand: not while the environment is locked by hand.
+_STARTING = (Event.CONFIRM, Event.AUTHENTICATE)
+
+MOVED_ON = "This run moved on just now. Nothing was changed; look at its present status."
+
+
+def transition(run: Run, event: Event, **values: Any) -> RunStatus:
+    """Move the run on by the table and a compare-and-set; the caller commits.
+
+    ``values`` are further columns of the run. The environment's level that the gate was judged by must still be the
+    present one, and what a person starts needs an environment without a manual lock. A run that no longer holds its
+    environment releases it. Raises :class:`Conflict` for the loser and where the table has no such transition.
+    """
+    while True:
+        status = run.status
+        try:
+            new = advance(status, event, run.gate)
+        except TransitionRefused as refused:
+            raise Conflict(f"{refused} Nothing was changed.") from None
+        ended = {"finished_at": clock.now()} if new.final else {}
+        same = exists().where(Environment.id == run.environment_id, Environment.mfa_level == run.environment.mfa_level)
+        if event in _STARTING:
+            same = same.where(Environment.locked_by_id.is_(None))
+        statement = update(Run).where(Run.id == run.id, Run.status == status, same)
+        if won(statement.values(status=new, **(ended | values))):
+            break
+        db.session.refresh(run)
+        db.session.refresh(run.environment)
+        if run.status is not status:
+            raise Conflict(MOVED_ON)
+        if event in _STARTING:
+            refuse_when_locked(run.environment)
+        # Only the level was changed at this moment: judge again by the present one.
+    db.session.refresh(run)
+    if not new.holds_environment:
+        holds.release(run.environment_id, run.id)
+    return new
+
+
+def create_run(
+    membership: Membership, environment: Environment, configuration: ConfigurationVersion, message: str = ""
+) -> Run:
+    """Make a run of ``configuration``, commit, and start it when the environment is free.
+
+    Under `plans and applies` it awaits authentication and nothing is queued.
+    """
+    require(membership, Permission.WRITE, "You cannot queue plans here.")
+    message = " ".join(message.split()) or configuration.message
+    if len(message) > 200:
+        raise Invalid("message", "At most 200 characters.")
+    counter = update(Environment).where(Environment.id == environment.id)
+    db.session.execute(counter.values(run_counter=Environment.run_counter + 1))
+    number = db.session.scalars(select(Environment.run_counter).where(Environment.id == environment.id)).one()
+    run = Run(
+        environment_id=environment.id,
+        environment=environment,
+        number=number,
+        status=RunStatus.PENDING,
+        mfa_level=environment.mfa_level,
+        configuration_id=configuration.id,
+        message=message,
+        terraform_directory=environment.terraform_directory,
+        created_by_id=membership.user_id,
+        created_at=clock.now(),
+    )
+    run.phases = [Phase(kind=PhaseKind.PLAN, actor_id=membership.user_id), Phase(kind=PhaseKind.APPLY)]
+    db.session.add(run)
+    db.session.flush()
+    audit.record("run.create", membership.user, run=run, level=run.mfa_level.value, configuration=configuration.number)
+    if not run.gate.open_for(PhaseKind.PLAN):
+        transition(run, Event.START)
+    db.session.commit()
+    start_pending(environment.id)
+    db.session.refresh(run)
+    return run
+
+
+def start_pending(environment_id: int) -> None:
+    """Start the oldest pending run when the environment is free; commits.
+
+    Pending runs whose plan needs a code meanwhile move aside to await it; they do not hold the environment.
+    """
+    while True:
+        query = select(Run).where(Run.environment_id == environment_id, Run.status == RunStatus.PENDING)
+        run = db.session.scalar(query.order_by(Run.number).limit(1))
+        if run is None:
+            db.session.commit()
+            return
+        db.session.refresh(run.environment)
+        held = run.gate.open_for(PhaseKind.PLAN)
+        if held and not holds.hold(environment_id, run.id):
+            db.session.commit()
+            return
+        try:
+            new = transition(run, Event.START)
+        except Conflict:  # canceled at this moment: look again
+            db.session.rollback()
+            continue
+        if new is RunStatus.PLAN_QUEUED and held:
+            queue_phase(run, PhaseKind.PLAN)
+            return
+        if new is RunStatus.PLAN_QUEUED:  # the level was lowered at this moment: look again
+            db.session.rollback()
+        db.session.commit()
+
+
+def queue_phase(run: Run, kind: PhaseKind, actor: User | None = None) -> None:
+    """Mark the phase queued, commit, and hand it to the workers."""
+    queued = mark_queued(run, kind, actor)
+    db.session.commit()
+    queue.enqueue_phase(queued)
+
+
+def mark_queued(run: Run, kind: PhaseKind, actor: User | None = None) -> Phase:
+    """Mark the phase queued, for ``actor`` if one is given; the caller commits and then enqueues what this answers.
+
+    That is a copy which no session knows: to read the row again would begin a transaction, and on SQLite keep
+    everybody waiting while Redis is asked.
+    """
+    values: dict[str, Any] = {"status": PhaseStatus.QUEUED, "queued_at": clock.now(), "gate_note": ""}
+    if actor is not None:
+        values["actor_id"] = actor.id
+    phase_id = run.phase(kind).id
+    db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
+    return Phase(id=phase_id, queued_at=values["queued_at"])
+
+
+def confirm(membership: Membership, run: Run) -> RunStatus:
+    """Confirm & Apply. Where the level was raised meanwhile the run awaits a code instead. Commits.
+
+    Raises :class:`services.errors.Forbidden`, :class:`Conflict`.
+    """
+    require(membership, Permission.WRITE, "You cannot apply here.")
+    refuse_when_locked(run.environment)
+    new = transition(run, Event.CONFIRM, confirmed_by_id=membership.user_id)
+    if new is not RunStatus.APPLY_QUEUED:
+        audit.record("run.gate_raised", membership.user, run=run)
+        db.session.commit()
+        return new
+    audit.record("run.confirm", membership.user, run=run, plan=run.plan_digest)
+    logs.say(run.apply, f"Confirmed by {membership.user.name}")
+    queue_phase(run, PhaseKind.APPLY, membership.user)
+    return new
+
+
+def discard(membership: Membership, run: Run) -> None:
+    """Discard a run that waits for a person; commits and starts the next. Raises as :func:`confirm`."""
+    require(membership, Permission.WRITE, "You cannot discard runs here.")
+    transition(run, Event.DISCARD, ended_by_id=membership.user_id)
+    audit.record("run.discard", membership.user, run=run)
+    db.session.commit()
+    start_pending(run.environment_id)
+
+
+def cancel(membership: Membership, run: Run) -> None:
+    """Cancel: at once before anything runs, else by one SIGINT that the worker sends. Commits."""
+    require(membership, Permission.WRITE, "You cannot cancel runs here.")
+    if run.status in lifecycle.RUNNING:
+        values = {"cancel_requested_at": clock.now(), "cancel_requested_by_id": membership.user_id}
+        statement = update(Run).where(Run.id == run.id, Run.status == run.status, Run.cancel_requested_at.is_(None))
+        if not won(statement.values(**values)):
+            raise Conflict("A cancel is under way already, or the run has just ended. Nothing was changed.")
+        audit.record("run.cancel_requested", membership.user, run=run)
+        db.session.commit()
+        return
+    transition(run, Event.CANCEL, ended_by_id=membership.user_id)
+    statement = update(Phase).where(Phase.run_id == run.id, Phase.status == PhaseStatus.QUEUED)
+    db.session.execute(statement.values(status=PhaseStatus.CANCELED))
+    audit.record("run.cancel", membership.user, run=run)
+    db.session.commit()
+    for phase in run.phases:
+        handoff.drop(phase.id)
+    start_pending(run.environment_id)
+
+
+def refuse_when_locked(environment: Environment) -> None:
+    """Raise :class:`Conflict` while somebody holds the environment by hand."""
+    db.session.refresh(environment)
+    if environment.locked_by is not None:
+        raise Conflict(
+            f"{environment.name} is locked by {environment.locked_by.name}: {environment.lock_reason}. "
+            "Nothing was changed; try again when it is unlocked."
+        )
+
+
+def run_by_number(environment: Environment, number: int) -> Run:
+    """A run of the environment. Raises :class:`NotFound`."""
+    run = db.session.scalar(select(Run).where(Run.environment_id == environment.id, Run.number == number))
+    if run is None:
+        raise NotFound("No such run.")
+    return run
+
+
+def recent(environment: Environment, before: int | None = None, limit: int = 25) -> list[Run]:
+    """Runs, newest first; ``before`` is a run number to page on from."""
+    query = select(Run).where(Run.environment_id == environment.id)
+    if before is not None:
+        query = query.where(Run.number < before)
+    return list(db.session.scalars(query.order_by(Run.number.desc()).limit(limit)))
+
+
+def newest(environments: list[Environment]) -> dict[int, Run]:
+    """The newest run of each environment, by environment id."""
+    query = select(func.max(Run.id)).where(Run.environment_id.in_([e.id for e in environments]))
+    runs = db.session.scalars(select(Run).where(Run.id.in_(query.group_by(Run.environment_id))))
+    return {run.environment_id: run for run in runs}
+
+
+def blocking(run: Run) -> Run | None:
+    """The run that holds the environment while this one waits for it, if any."""
+    active = run.environment.active_run_id
+    return db.session.get(Run, active) if active is not None and active != run.id else None

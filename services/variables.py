@@ -1,0 +1,217 @@
+"""Variables: saving, showing and resolving them for the person who acts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flask import current_app
+from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
+
+from extensions import db
+from models import Category, Environment, Membership, Organization, Scope, User, Variable
+from policy import variables as rules
+from policy.permissions import Permission
+from services import audit, clock
+from services.access import require
+from services.errors import Invalid, NotFound
+from services.execution import hcl
+from services.storage.vault import Vault
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a variable is set: an organization, perhaps one environment of it, perhaps one person's own."""
+
+    organization: Organization
+    environment: Environment | None = None
+    owner: User | None = None
+
+    @property
+    def word(self) -> str:
+        """The place in one word, the ``place`` column of a row."""
+        parts = [f"o{self.organization.id}"]
+        parts += [f"e{self.environment.id}"] if self.environment else []
+        parts += [f"u{self.owner.id}"] if self.owner else []
+        return "/".join(parts)
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The values a run of one person has in one environment. ``repr`` shows no value."""
+
+    env: dict[str, str] = field(repr=False)
+    terraform: dict[str, str] = field(repr=False)
+    hcl: dict[str, str] = field(repr=False)
+    scopes: dict[str, Scope]
+    secrets: tuple[str, ...] = field(repr=False)
+
+    @property
+    def missing_for_mfa(self) -> list[str]:
+        """Which of the three variables that a gate needs are not set."""
+        return [name for name in rules.REQUIRED_FOR_MFA if not self.env.get(name)]
+
+    @property
+    def device(self) -> str | None:
+        """The MFA serial that a code would be asked from."""
+        return self.env.get(rules.MFA_SERIAL)
+
+    @property
+    def region(self) -> str | None:
+        """The AWS region for STS: AWS_REGION, else AWS_DEFAULT_REGION."""
+        return rules.region_of(self.env)
+
+
+def always_sensitive(name: str) -> bool:
+    """Whether a variable of this name is stored as sensitive whatever was ticked."""
+    return name.strip().upper() == rules.SECRET_KEY
+
+
+def panel(place: Place) -> list[Variable]:
+    """The variables of one place, by name."""
+    query = select(Variable).where(Variable.place == place.word).order_by(Variable.category, Variable.name)
+    return list(db.session.scalars(query))
+
+
+def shown_value(variable: Variable) -> str | None:
+    """The value for a page; None for a sensitive one, which no page ever shows."""
+    return None if variable.sensitive else _open(variable)
+
+
+def save(
+    membership: Membership,
+    place: Place,
+    *,
+    category: Category,
+    name: str,
+    value: str,
+    sensitive: bool,
+    hcl: bool = False,
+    variable_id: int | None = None,
+) -> Variable:
+    """Make a variable, or with ``variable_id`` change one, and commit.
+
+    When a sensitive variable is changed with an empty value, its value stays. A secret key is always sensitive.
+    Raises :class:`Forbidden`, :class:`NotFound`, and :class:`Invalid` for field "name" or "value".
+    """
+    _require_place(membership, place)
+    existing = None if variable_id is None else find(place, variable_id)
+    if existing is not None:
+        name, category = existing.name, existing.category
+    sensitive = sensitive or always_sensitive(name)
+    if existing is not None:
+        if existing.sensitive and not sensitive and not value:
+            raise Invalid("value", "Type the value again to make it visible; the stored one is never shown.")
+        keep = existing.sensitive and not value
+    else:
+        name, keep = name.strip(), False
+    value = rules.normalise(name, value.replace("\r\n", "\n"))
+    for at, sentence in (
+        ("name", rules.check_name(name, category.value)),
+        ("value", None if keep else rules.check_value(name, category.value, value)),
+    ):
+        if sentence:
+            raise Invalid(at, sentence)
+    if not keep and sensitive and 0 < len(value) < 4:
+        raise Invalid("value", "A sensitive value has at least 4 characters; a shorter one cannot be hidden in logs.")
+    variable = existing or Variable(
+        place=place.word,
+        organization_id=place.organization.id,
+        environment_id=place.environment.id if place.environment else None,
+        owner_id=place.owner.id if place.owner else None,
+        category=category,
+        name=name,
+    )
+    if not keep:
+        variable.value = _vault().encrypt(value.encode(), variable.context)
+    variable.sensitive, variable.hcl = sensitive, hcl and category is Category.TERRAFORM
+    variable.updated_at, variable.updated_by_id = clock.now(), membership.user_id
+    db.session.add(variable)
+    try:
+        db.session.flush()
+    except IntegrityError:
+        db.session.rollback()
+        raise Invalid("name", f"{name} is set here already. Edit that one instead.") from None
+    _record(membership, place, variable, "variable.change" if existing else "variable.create")
+    db.session.commit()
+    return variable
+
+
+def delete(membership: Membership, place: Place, variable_id: int) -> str:
+    """Remove a variable, commit, and return its name. Raises :class:`Forbidden`, :class:`NotFound`."""
+    _require_place(membership, place)
+    variable = find(place, variable_id)
+    db.session.delete(variable)
+    _record(membership, place, variable, "variable.delete")
+    db.session.commit()
+    return variable.name
+
+
+def find(place: Place, variable_id: int) -> Variable:
+    """A variable of exactly this place. Raises :class:`NotFound`."""
+    variable = db.session.get(Variable, variable_id)
+    if variable is None or variable.place != place.word:
+        raise NotFound("No such variable.")
+    return variable
+
+
+def resolve(person: User, organization: Organization, environment: Environment | None = None) -> Resolved:
+    """What a run of ``person`` has: organization < environment < personal < personal in the environment."""
+    query = select(Variable).where(
+        Variable.organization_id == organization.id,
+        or_(Variable.owner_id.is_(None), Variable.owner_id == person.id),
+        or_(
+            Variable.environment_id.is_(None),
+            Variable.environment_id == (environment.id if environment else None),
+        ),
+    )
+    winners = rules.resolve(list(db.session.scalars(query)))
+    values = {key: _open(row) for key, row in winners.items()}
+    env = {row.name: values[key] for key, row in winners.items() if row.category is Category.ENV}
+    terraform = {key: row for key, row in winners.items() if row.category is Category.TERRAFORM}
+    hidden = {key: row for key, row in winners.items() if row.sensitive}
+    secret = [values[key] for key, row in hidden.items() if not row.hcl]
+    secret += [text for key, row in hidden.items() if row.hcl for text in hcl.secrets(values[key])]
+    secret += [env[name] for name in (rules.ACCESS_KEY, rules.SECRET_KEY) if env.get(name)]
+    return Resolved(
+        env=env,
+        terraform={row.name: values[key] for key, row in terraform.items() if not row.hcl},
+        hcl={row.name: values[key] for key, row in terraform.items() if row.hcl},
+        scopes={row.name: row.scope for row in winners.values() if row.category is Category.ENV},
+        secrets=tuple(secret),
+    )
+
+
+def _require_place(membership: Membership, place: Place) -> None:
+    """Shared ones are the owners'; an environment's need write; personal ones are only their creator's."""
+    if place.owner is not None:
+        if place.owner.id != membership.user_id:
+            raise NotFound("No such variable.")
+    elif place.environment is None:
+        require(membership, Permission.EDIT_SHARED_VARIABLES, "Only owners can change the shared variables.")
+    else:
+        require(membership, Permission.WRITE, "You cannot change this environment's variables.")
+
+
+def _record(membership: Membership, place: Place, variable: Variable, action: str) -> None:
+    """Owners read the audit log, and only their owner may know which personal variables there are."""
+    named: dict[str, Any] = {} if place.owner else {"name": variable.name}
+    audit.record(
+        action,
+        membership.user,
+        organization=place.organization,
+        environment=place.environment,
+        **named,
+        scope=variable.scope.value,
+        sensitive=variable.sensitive,
+    )
+
+
+def _open(variable: Variable) -> str:
+    return _vault().decrypt(variable.value, variable.context).decode()
+
+
+def _vault() -> Vault:
+    vault: Vault = current_app.config["LOCKSTEP"].vault
+    return vault
