@@ -1,0 +1,81 @@
+"""The application: settings → extensions → blueprints → error pages → commands."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any
+
+from flask import Flask, request
+from flask.sessions import SecureCookieSessionInterface
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+import cli
+import config as settings
+import models  # noqa: F401  (registers every table)
+from blueprints import register_blueprints
+from extensions import csrf, db, htmx, login_manager, migrate
+from services import accounts, queue
+from services.storage import sqlite
+
+
+class _Sessions(SecureCookieSessionInterface):
+    """Cookies are Secure exactly when the request came over HTTPS."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:
+        return request.is_secure
+
+
+def _settings_or_exit() -> settings.Config:
+    try:
+        return settings.load()
+    except settings.ConfigurationError as error:
+        sys.exit(f"Lockstep cannot start: {error}")
+
+
+def create_app(config: settings.Config | None = None, **overrides: Any) -> Flask:
+    """Build the application. ``overrides`` are further Flask settings, for tests.
+
+    Without ``config`` the settings come from the environment, and one that makes no sense ends the process with
+    its sentence.
+    """
+    config = config or _settings_or_exit()
+    app = Flask(__name__)
+    app.config.from_mapping(
+        LOCKSTEP=config,
+        SECRET_KEY=config.secret_key,
+        SQLALCHEMY_DATABASE_URI=config.database_url,
+        SQLALCHEMY_ENGINE_OPTIONS={"pool_pre_ping": True},
+        TRUSTED_HOSTS=list(config.trusted_hosts) or None,
+        SESSION_COOKIE_HTTPONLY=True,
+        SESSION_COOKIE_SAMESITE="Lax",
+        SESSION_COOKIE_NAME="lockstep",
+        REMEMBER_COOKIE_HTTPONLY=True,
+        REMEMBER_COOKIE_SAMESITE="Lax",
+        REMEMBER_COOKIE_NAME="lockstep_remember",
+        REMEMBER_COOKIE_DURATION=7 * 24 * 3600,
+        PERMANENT_SESSION_LIFETIME=12 * 3600,
+        WTF_CSRF_TIME_LIMIT=None,  # run pages stay open for hours
+        MAX_CONTENT_LENGTH=2 * 1024 * 1024,  # the upload route raises its own
+        MAX_FORM_MEMORY_SIZE=1024 * 1024,
+        TEMPLATES_AUTO_RELOAD=False,
+    )
+    app.config.update(overrides)
+    app.session_interface = _Sessions()
+    logging.getLogger().setLevel(config.log_level)
+    if config.trusted_proxies:
+        n = config.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign]
+    db.init_app(app)
+    migrate.init_app(app, db, directory="migrations", render_as_batch=True, compare_type=True)
+    login_manager.init_app(app)
+    login_manager.session_protection = "strong"
+    login_manager.user_loader(accounts.load_session)
+    csrf.init_app(app)
+    htmx.init_app(app)
+    app.extensions["lockstep-redis"] = queue.connect(config.redis_url)
+    with app.app_context():
+        sqlite.install(db.engine)
+    register_blueprints(app)
+    cli.register(app)
+    return app

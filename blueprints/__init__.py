@@ -1,0 +1,28 @@
+"""HTTP only: load and authorize → validate a form → one service call → render."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from blueprints import (
+    auth,
+    environments,
+    errors,
+    headers,
+    health,
+    organizations,
+    presentation,
+    runs,
+    setup,
+    states,
+    variables,
+)
+
+
+def register_blueprints(app: Flask) -> None:
+    """Register every blueprint, the error pages, the security headers and the template helpers."""
+    for module in (auth, setup, health, organizations, environments, variables, runs, states):
+        app.register_blueprint(module.blueprint)
+    headers.register(app)
+    errors.register(app)
+    presentation.register(app)

@@ -1,0 +1,101 @@
+"""Signing in and out, and changing one's password."""
+
+from __future__ import annotations
+
+from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user, login_required, logout_user
+from flask_wtf import FlaskForm
+from wtforms import BooleanField, PasswordField, StringField
+
+from blueprints.forms import refused, stripped
+from blueprints.loading import person
+from blueprints.sessions import begin_session
+from services import accounts
+from services.errors import Invalid
+
+blueprint = Blueprint("auth", __name__)
+
+#: One sentence for an unknown name and for a wrong password.
+NO_MATCH = "That user name and password do not belong together."
+
+
+class LoginForm(FlaskForm):
+    """Who, and the password."""
+
+    username = StringField(filters=[stripped])
+    password = PasswordField()
+    remember = BooleanField()
+
+
+class PasswordForm(FlaskForm):
+    """The present password and the new one, twice."""
+
+    current = PasswordField()
+    password = PasswordField()
+    again = PasswordField()
+
+
+@blueprint.route("/login", methods=["GET", "POST"])
+def login() -> ResponseReturnValue:
+    """The sign-in form; leads on to ``next``."""
+    onward = safe_path(request.args.get("next"))
+    if current_user.is_authenticated:
+        return redirect(onward, 303)
+    form = LoginForm()
+    if request.method == "GET":
+        return render_template("auth/login.html", form=form, onward=onward)
+    name = form.username.data or ""
+    user = accounts.authenticate(name, form.password.data or "")
+    accounts.record_sign_in(user, name)
+    if user is None:
+        return render_template("auth/login.html", form=form, onward=onward, error=NO_MATCH), 422
+    begin_session(user, remember=form.remember.data)
+    return redirect(onward, 303)
+
+
+@blueprint.post("/logout")
+def logout() -> ResponseReturnValue:
+    """Sign out here; other browsers stay signed in."""
+    logout_user()
+    forget = session.get("_remember")  # Flask-Login deletes its own cookie when it sees this
+    session.clear()
+    if forget:
+        session["_remember"] = forget
+    flash("You are signed out.", "success")
+    return redirect(url_for("auth.login"), 303)
+
+
+@blueprint.route("/settings/password", methods=["GET", "POST"])
+@login_required
+def password() -> ResponseReturnValue:
+    """Change the password; every other browser is signed out."""
+    form, errors = PasswordForm(), {}
+    if request.method == "POST":
+        try:
+            _change(form)
+        except Invalid as error:
+            errors = refused(error)
+        else:
+            flash("Password changed. You were signed out everywhere else.", "success")
+            return redirect(url_for("organizations.index"), 303)
+    return render_template("auth/password.html", errors=errors), 422 if errors else 200
+
+
+def _change(form: PasswordForm) -> None:
+    if form.password.data != form.again.data:
+        raise Invalid("again", "That is not the same as the new password.")
+    user, remembered = person(), "lockstep_remember" in request.cookies
+    accounts.change_password(user, form.current.data or "", form.password.data or "")
+    begin_session(user, remember=remembered)
+
+
+def safe_path(path: str | None) -> str:
+    """``path`` when it leads to a page of this site, else the start page.
+
+    Browsers read two slashes, or a slash and a backslash, as the start of another site's name,
+    and drop tabs and line breaks inside an address.
+    """
+    if path and path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable() and "\\" not in path:
+        return path
+    return url_for("organizations.index")

@@ -1,0 +1,174 @@
+"""Making an environment, its settings, and the manual lock."""
+
+from __future__ import annotations
+
+from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import login_required
+from flask_wtf import FlaskForm
+from markupsafe import Markup
+from wtforms import IntegerField, SelectField, StringField
+from wtforms.validators import InputRequired
+
+from blueprints.forms import problems, refused, stripped
+from blueprints.loading import load_environment, load_membership
+from models import Environment, Membership
+from policy.mfa import MfaLevel
+from policy.permissions import Permission
+from services import environments, members, variables
+from services.access import require
+from services.errors import Invalid
+
+blueprint = Blueprint("environments", __name__, url_prefix="/terraform/<organization>/environments")
+
+_MINUTES = "A session lasts from 15 minutes to 36 hours (2,160 minutes)."
+
+
+class MinutesField(IntegerField):
+    """Whole minutes; anything else is refused with the sentence that names the limits."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        """From what was typed."""
+        try:
+            super().process_formdata(valuelist)
+        except ValueError:
+            raise ValueError(_MINUTES) from None
+
+
+class NewForm(FlaskForm):
+    """A new environment."""
+
+    name = StringField(filters=[stripped])
+    description = StringField(filters=[stripped])
+
+
+class SettingsForm(FlaskForm):
+    """What an owner can change."""
+
+    mfa_level = SelectField(
+        choices=[level.value for level in MfaLevel],
+        coerce=MfaLevel,
+        validators=[InputRequired("Choose one of the three.")],
+    )
+    session_minutes = MinutesField(validators=[InputRequired(_MINUTES)])
+    terraform_directory = StringField(filters=[stripped])
+    description = StringField(filters=[stripped])
+
+
+@blueprint.route("/new", methods=["GET", "POST"])
+@login_required
+def new(organization: str) -> ResponseReturnValue:
+    """The form for a new environment, for owners."""
+    membership = load_membership(organization)
+    require(membership, Permission.CREATE_ENVIRONMENT, "Only owners can make environments.")
+    form, errors = NewForm(), {}
+    if request.method == "POST":
+        try:
+            made = environments.create_environment(membership, form.name.data or "", form.description.data or "")
+        except Invalid as error:
+            errors = refused(error)
+        else:
+            flash(f"Environment {made.name} made. Upload a configuration to queue its first plan.", "success")
+            return redirect(url_for("runs.index", organization=organization, environment=made.name), 303)
+    return render_template("environments/new.html", form=form, errors=errors), 422 if errors else 200
+
+
+@blueprint.route("/<environment>/settings", methods=["GET", "POST"])
+@login_required
+def settings(organization: str, environment: str) -> ResponseReturnValue:
+    """The settings; owners change them, members read them."""
+    membership, found = load_environment(organization, environment)
+    if request.method == "GET":
+        return _page(membership, found, _filled(found))
+    require(membership, Permission.SET_MFA_LEVEL, "Only owners of the organization can change these settings.")
+    form = SettingsForm()
+    if not form.validate():
+        return _page(membership, found, form, problems(form))
+    try:
+        environments.save_settings(membership, found, _wanted(form))
+    except Invalid as error:
+        return _page(membership, found, form, refused(error))
+    flash("Settings saved.", "success")
+    _say_what_is_missing(membership, found)
+    return redirect(_address(found), 303)
+
+
+@blueprint.post("/<environment>/settings/lock")
+@login_required
+def lock(organization: str, environment: str) -> ResponseReturnValue:
+    """Lock by hand, with a reason."""
+    membership, found = load_environment(organization, environment)
+    reason = request.form.get("reason", "")
+    try:
+        environments.lock(membership, found, reason)
+    except Invalid as error:
+        return _page(membership, found, _filled(found), refused(error), reason)
+    flash(f"{found.name} is locked. Nothing new starts until somebody unlocks it.", "success")
+    return redirect(_address(found), 303)
+
+
+@blueprint.post("/<environment>/settings/unlock")
+@login_required
+def unlock(organization: str, environment: str) -> ResponseReturnValue:
+    """Take the manual lock off."""
+    membership, found = load_environment(organization, environment)
+    environments.unlock(membership, found)
+    flash(f"{found.name} is unlocked.", "success")
+    return redirect(_address(found), 303)
+
+
+def _page(
+    membership: Membership,
+    environment: Environment,
+    form: SettingsForm,
+    errors: dict[str, str] | None = None,
+    reason: str = "",
+) -> ResponseReturnValue:
+    resolved = variables.resolve(membership.user, membership.organization, environment)
+    template = "settings" if membership.may(Permission.SET_MFA_LEVEL) else "settings_read_only"
+    page = render_template(
+        f"environments/{template}.html",
+        form=form,
+        errors=errors or {},
+        reason=reason,
+        missing=resolved.missing_for_mfa,
+        owners=members.owners(membership.organization),
+    )
+    return page, 422 if errors else 200
+
+
+def _filled(environment: Environment) -> SettingsForm:
+    return SettingsForm(
+        formdata=None,
+        mfa_level=environment.mfa_level,
+        session_minutes=environment.session_seconds // 60,
+        terraform_directory=environment.terraform_directory,
+        description=environment.description,
+    )
+
+
+def _wanted(form: SettingsForm) -> environments.Settings:
+    return environments.Settings(
+        mfa_level=form.mfa_level.data,
+        session_seconds=form.session_minutes.data * 60,
+        description=form.description.data or "",
+        terraform_directory=form.terraform_directory.data or "",
+    )
+
+
+def _say_what_is_missing(membership: Membership, environment: Environment) -> None:
+    missing = variables.resolve(membership.user, membership.organization, environment).missing_for_mfa
+    if environment.mfa_level is MfaLevel.NEVER or not missing:
+        return
+    where = url_for("variables.organization", organization=membership.organization.name)
+    sentence = Markup(
+        "For runs that you initiate no code can be checked yet, because {} {} not set."
+        ' Set {} in the <a href="{}">organization variables</a>.'
+    )
+    one = len(missing) == 1
+    names = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
+    flash(sentence.format(names, "is" if one else "are", "it" if one else "them", where), "warning")
+
+
+def _address(environment: Environment) -> str:
+    return url_for("environments.settings", organization=environment.organization.name, environment=environment.name)

@@ -1,0 +1,220 @@
+"""The one card of a run page where a person acts: which of its states is shown, and with what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+
+from blueprints import effective
+from blueprints.run_steps import failed, minutes_left
+from models import Membership, MfaAttempt, Phase, Run
+from policy import lifecycle, mfa, sts_answers
+from policy.lifecycle import RunStatus
+from policy.mfa import PhaseKind
+from policy.permissions import Permission
+from policy.sts_answers import Answer
+from services import clock, run_pages, runs
+from services.errors import CodeRejected
+from services.variables import Resolved
+
+#: Which template under templates/runs/gate/ shows a status.
+_CARDS = {
+    RunStatus.PENDING: "queued",
+    RunStatus.AWAITING_PLAN_AUTHENTICATION: "token",
+    RunStatus.PLAN_QUEUED: "queued",
+    RunStatus.PLANNING: "running",
+    RunStatus.AWAITING_CONFIRMATION: "confirm",
+    RunStatus.AWAITING_APPLY_AUTHENTICATION: "token",
+    RunStatus.APPLY_QUEUED: "queued",
+    RunStatus.APPLYING: "running",
+}
+
+_ORDINALS = ("Next", "Second", "Third", "Fourth", "Fifth")
+
+
+@dataclass(frozen=True)
+class Session:
+    """The temporary credentials of the phase that runs, in minutes."""
+
+    left: int
+    total: int
+
+    @property
+    def words(self) -> str:
+        """What stands beside the meter."""
+        if self.left <= 0:
+            return "The session is over"
+        few = ": this may not finish" if self.left < 10 else ""
+        return f"{self.left:,} min left of {self.total:,}{few}"
+
+
+@dataclass(frozen=True)
+class GateView:
+    """``attempts`` are those at the gate of ``kind``, the phase that the run is at.
+
+    ``values`` are those of the person who looks; ``unreadable`` when the present keys do not open one of them.
+    """
+
+    run: Run
+    membership: Membership
+    kind: PhaseKind
+    attempts: Sequence[MfaAttempt]
+    values: Resolved | None
+    blocking: Run | None
+    ahead: int
+    rejected: CodeRejected | None = None
+    unreadable: bool = False
+
+    @property
+    def card(self) -> str:
+        return _CARDS.get(self.run.status, "ended")
+
+    @property
+    def phase(self) -> Phase:
+        return self.run.phase(self.kind)
+
+    @property
+    def may_write(self) -> bool:
+        return self.membership.may(Permission.WRITE)
+
+    @property
+    def may_discard(self) -> bool:
+        return self.may_write and lifecycle.can_discard(self.run.status)
+
+    @property
+    def may_cancel(self) -> bool:
+        asked = self.run.cancel_requested_at is not None
+        return self.may_write and lifecycle.can_cancel(self.run.status) and not asked
+
+    @property
+    def may_confirm(self) -> bool:
+        locked = self.run.environment.locked_by_id is not None
+        return self.may_write and lifecycle.can_confirm(self.run.status) and not locked
+
+    @property
+    def missing(self) -> list[str]:
+        return self.values.missing_for_mfa if self.values else []
+
+    @property
+    def may_authenticate(self) -> bool:
+        """Whether the token form is shown: exactly when a code would be sent to AWS."""
+        return (
+            self.may_write
+            and lifecycle.can_authenticate(self.run.status)
+            and self.run.environment.locked_by_id is None
+            and self.blocking is None
+            and not self.missing
+            and not self.unreadable
+        )
+
+    @property
+    def refused(self) -> MfaAttempt | None:
+        """The last attempt, when it was not accepted and the run still waits."""
+        return failed(self.attempts) if self.card == "token" else None
+
+    @property
+    def answer(self) -> Answer | None:
+        """The row of the table that the refused attempt got."""
+        return sts_answers.ALL.get(self.refused.reason, sts_answers.UNKNOWN) if self.refused else None
+
+    @property
+    def more(self) -> str:
+        """What the refusal just now adds to the row: "Next code in 14 s.", "Not set: …"."""
+        if self.rejected is None or self.answer is None or self.rejected.reason != self.answer.reason:
+            return self._next_code()
+        return str(self.rejected).removeprefix(self.answer.sentence).strip()
+
+    def _next_code(self) -> str:
+        """A page that is loaded later says how long is left of the wait, not how long it was."""
+        if self.refused is None or self.refused.reason != sts_answers.ALREADY_USED.reason:
+            return ""
+        left = self.refused.at + timedelta(seconds=mfa.next_code_in(self.refused.at)) - clock.now()
+        seconds = int(left.total_seconds())
+        return f"Next code in {seconds} s." if seconds > 0 else "Your device shows a new code by now."
+
+    @property
+    def out_of_sync(self) -> str:
+        """The sentence on resynchronising, when that many codes were refused in a row."""
+        row = 0
+        for attempt in reversed(self.attempts):
+            if attempt.reason != sts_answers.CODE_REFUSED.reason:
+                break
+            row += 1
+        return sts_answers.RESYNC if self.refused and row >= sts_answers.RESYNC_AFTER else ""
+
+    @property
+    def failures(self) -> list[MfaAttempt]:
+        return [attempt for attempt in self.attempts if attempt.reason != "accepted"]
+
+    @property
+    def place_in_queue(self) -> str:
+        """As in: Second in the queue, after #41."""
+        place = _ORDINALS[self.ahead] if self.ahead < len(_ORDINALS) else f"Number {self.ahead + 1}"
+        return f"{place} in the queue" + (f", after #{self.blocking.number}." if self.blocking else ".")
+
+    @property
+    def session(self) -> Session | None:
+        """Set while the phase runs, or is about to, with temporary credentials."""
+        if self.phase.session_expires_at is None or self.card not in ("running", "queued"):
+            return None
+        total = (self.phase.session_seconds or mfa.SESSION_DEFAULT) // 60
+        return Session(min(minutes_left(self.phase.session_expires_at, clock.now()), total), total)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Changes exactly when the card must be replaced.
+
+        Times are not in it, nor what other people tried: a card with a half-typed code stays as it is. Their
+        refusals still turn the lock in the header red.
+        """
+        mine = [attempt.id for attempt in self.attempts if attempt.user_id == self.membership.user_id]
+        environment = self.run.environment
+        return (
+            self.run.status,
+            self.run.level,
+            self.phase.gate_note,
+            mine[-1:],
+            self.missing,
+            self.unreadable,
+            self.values.device if self.values else None,
+            self.ahead,
+            self.blocking.id if self.blocking else None,
+            environment.locked_by_id,
+            environment.lock_reason,
+            self.run.cancel_requested_at,
+            self.may_write,
+            environment.session_seconds if self.card == "token" else None,
+        )
+
+
+def build(
+    membership: Membership,
+    run: Run,
+    attempts: dict[PhaseKind, list[MfaAttempt]],
+    rejected: CodeRejected | None = None,
+) -> GateView:
+    """Load what the card of the run's status needs, and nothing more."""
+    kind = run.status.awaited_phase or _phase_at(run)
+    waits = run.status is RunStatus.PENDING or run.status.awaited_phase is not None
+    values, asks = None, False
+    if run.status.awaited_phase is not None and membership.may(Permission.WRITE):
+        asks = True
+        values = effective.values(membership.user, run.environment.organization, run.environment)
+    return GateView(
+        run=run,
+        membership=membership,
+        kind=kind,
+        attempts=attempts[kind],
+        values=values,
+        blocking=runs.blocking(run) if waits else None,
+        ahead=run_pages.ahead(run) if run.status is RunStatus.PENDING else 0,
+        rejected=rejected,
+        unreadable=asks and values is None,
+    )
+
+
+def _phase_at(run: Run) -> PhaseKind:
+    """The phase that the run is at, or ended in."""
+    at_apply = run.status in (RunStatus.AWAITING_CONFIRMATION, RunStatus.APPLY_QUEUED, RunStatus.APPLYING)
+    return PhaseKind.APPLY if at_apply or run.apply.queued_at is not None else PhaseKind.PLAN

@@ -1,0 +1,64 @@
+"""How every request begins, and what every answer carries: a strict content security policy and its companions."""
+
+from __future__ import annotations
+
+import secrets
+import time
+
+from flask import Flask, Response, g, request, request_started
+
+from services.storage.sqlite import read_only
+
+_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+
+
+def register(app: Flask) -> None:
+    """Install the hooks."""
+    request_started.connect(_begin, app)
+
+    @app.teardown_request
+    def _end(_error: BaseException | None) -> None:
+        read_only.set(False)
+
+    @app.after_request
+    def _headers(response: Response) -> Response:
+        headers = response.headers
+        headers.setdefault("Content-Security-Policy", _POLICY)
+        headers["X-Content-Type-Options"] = "nosniff"
+        headers["Referrer-Policy"] = "same-origin"
+        headers["Cross-Origin-Opener-Policy"] = "same-origin"
+        headers["Permissions-Policy"] = "camera=(), geolocation=(), microphone=(), payment=(), usb=()"
+        headers["X-Frame-Options"] = "DENY"
+        if request.is_secure:
+            headers["Strict-Transport-Security"] = "max-age=31536000"
+            _secure_cookies(response)
+        if request.endpoint == "static":
+            headers["Cache-Control"] = "public, max-age=31536000, immutable" if "v" in request.args else "no-cache"
+        else:
+            headers["Cache-Control"] = "no-store"
+            response.vary.update(("HX-Request", "Cookie"))
+        return response
+
+
+def _begin(_app: Flask, **_: object) -> None:
+    """Before everything that could touch the database, the functions of ``before_request`` included."""
+    g.request_id = secrets.token_hex(4)
+    g.started = time.monotonic()
+    read_only.set(request.method in ("GET", "HEAD", "OPTIONS"))
+
+
+def _secure_cookies(response: Response) -> None:
+    """Flask-Login marks its cookie by a fixed setting; here it is the request that tells."""
+    cookies = response.headers.getlist("Set-Cookie")
+    response.headers.setlist("Set-Cookie", [c if "; Secure" in c else f"{c}; Secure" for c in cookies])
