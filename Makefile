@@ -1,0 +1,70 @@
+# `make` alone lists the targets. Settings (docs/CONFIGURATION.md) may stand before or after: make run PORT=8001
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO_HOME = $(or $(LOCKSTEP_HOME),data-demo)
+TESTS ?= tests
+export VENV
+
+.PHONY: help demo run code test lint format picture requirements clean
+
+help:
+	@echo 'make demo          try Lockstep: a sample organization and a local stand-in for AWS'
+	@echo 'make code USER=alice   the current MFA code of a sample user'
+	@echo 'make run           run Lockstep for real'
+	@echo 'make test          every test (TESTS=tests/unit for some)'
+	@echo 'make lint          ruff and mypy'
+	@echo 'make format        let ruff format the code'
+	@echo 'make picture       take the picture in the README anew (docs/run-page.png)'
+	@echo 'make requirements  compile requirements*.in into requirements*.txt'
+	@echo 'make clean         remove what was made here, except data folders'
+
+demo: $(VENV)/.dev
+	@exec $(BIN)/python -m deploy.launch --demo
+
+run: $(VENV)/.run
+	@exec $(BIN)/python -m deploy.launch
+
+# USER is set in every shell: only one given to make counts.
+code: $(VENV)/.dev
+	@case '$(origin USER)' in command*) ;; *) echo 'Say whose code: make code USER=alice' >&2; exit 2;; esac
+	@$(BIN)/python -m demo.aws code '$(USER)' --state '$(DEMO_HOME)/aws'
+
+test: $(VENV)/.dev
+	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --output-format concise .
+	@$(BIN)/mypy .
+	@$(BIN)/mypy --strict policy services
+
+format: $(VENV)/.dev
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+picture: $(VENV)/.dev
+	@$(BIN)/python -m pytest -q tests/browser/test_stories.py -k assume_role
+	@cp test-artifacts/run-page.png docs/run-page.png
+
+# uv resolves for all platforms at once; it is needed for nothing else and lives in a folder that goes away again.
+requirements: $(VENV)/.run
+	@set -e; uv=$$(mktemp -d); trap 'rm -rf "$$uv"' EXIT; \
+	$(BIN)/python -m venv "$$uv"; "$$uv/bin/pip" install --quiet --disable-pip-version-check uv; \
+	for name in requirements requirements-dev; do \
+	    "$$uv/bin/uv" pip compile --quiet --universal --python-version 3.11 $(UPGRADE) -o $$name.txt $$name.in; \
+	done
+
+clean:
+	@rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage test-artifacts
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# The stamps: installing happens once, and again when a requirements file changes.
+$(VENV)/.run: requirements.txt
+	@deploy/venv.sh requirements.txt
+	@touch $@
+
+$(VENV)/.dev: requirements.txt requirements-dev.txt
+	@deploy/venv.sh requirements-dev.txt
+	@touch $@ $(VENV)/.run

@@ -1,0 +1,34 @@
+"""gunicorn's settings, derived from Lockstep's own (`python -m gunicorn -c deploy/gunicorn_conf.py`)."""
+
+from __future__ import annotations
+
+import os
+
+# Every name here that is also one of gunicorn's settings is one, so `import config` would set "config".
+from config import load
+from deploy.processes import REQUEST_GRACE
+
+_config = load()
+_host = f"[{_config.host}]" if ":" in _config.host else _config.host
+
+wsgi_app = "app:create_app()"
+bind = [f"{_host}:{_config.port}"]
+worker_class = "gthread"
+workers = _config.web_processes
+threads = _config.web_threads
+timeout = 60
+graceful_timeout = REQUEST_GRACE
+keepalive = 5
+umask = 0o077
+proc_name = "lockstep-web"
+loglevel = _config.log_level.lower()
+errorlog = "-"
+# Paths of an access log would name what people looked at, and query strings what they typed.
+accesslog = None
+# gunicorn would open a control socket in the home directory.
+control_socket_disable = True
+# A heartbeat file on a slow disk can make the arbiter kill a healthy process.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 files there have no name
+# Which proxies are believed is decided in one place, by TRUSTED_PROXIES in app.py.
+forwarded_allow_ips = ""
+secure_scheme_headers: dict[str, str] = {}
