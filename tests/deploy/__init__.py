@@ -1,0 +1,1 @@
+"""The launcher, with all its processes and in parts."""

@@ -1,0 +1,67 @@
+"""Which texts a sensitive HCL value can leave in a log."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from services.execution.hcl import secrets
+from services.execution.redact import MASK, Redactor
+
+
+def hidden(value: str, line: str) -> bool:
+    """Whether nothing of ``line`` but its mask is left."""
+    return Redactor(secrets(value)).apply(line.encode()) == MASK
+
+
+@pytest.mark.parametrize(
+    ("value", "line"),
+    [
+        ('["first-one", "other-one"]', "other-one"),
+        ('{ a = "quo\\"ted" }', 'quo"ted'),
+        ('{ a = "quo\\"ted" }', 'quo\\"ted'),
+        ('["tab\\there"]', "tab\there"),
+        ('["gr\\u00fcn", "\\U0001f511-key"]', "grün"),
+        ('["gr\\u00fcn", "\\U0001f511-key"]', "🔑-key"),
+        ('["$${literal}", "100%%{x}"]', "${literal}"),
+        ('["$${literal}", "100%%{x}"]', "100%{x}"),
+        ('["back\\\\slash"]', "back\\slash"),
+        ("<<EOT\nfirst line\n  second line\nEOT", "first line"),
+        ("<<EOT\nfirst line\n  second line\nEOT", "second line"),
+        ("{ key = <<-PEM\n    MIIEpAIBAAKCAQEA\n    PEM\n}", "MIIEpAIBAAKCAQEA"),
+        ("<<EOT\nwith $${dollars}\nEOT", "with ${dollars}"),
+        ("[12345, 6789.25]", "12345"),
+        ("[12345, 6789.25]", "6789.25"),
+        ("hunter2hunter2", "hunter2hunter2"),
+        ('["one-value", "two', '["one-value", "two'),
+        ('["one-value", "two', "one-value"),
+        ('"outer ${"nested"} text"', "nested"),
+    ],
+)
+def test_each_text_is_hidden(value: str, line: str) -> None:
+    assert hidden(value, line)
+
+
+def test_a_line_as_terraform_quotes_it_in_an_error_is_hidden() -> None:
+    assert hidden("{\n  pins = [[123], [456]]\n}", "pins = [[123], [456]]")
+
+
+def test_what_says_nothing_stays_readable() -> None:
+    redactor = Redactor(secrets('{ enabled = true, owner = null, "size" : false }'))
+    for line in (b"enabled", b"owner", b"true", b"false", b"null"):
+        assert redactor.apply(line) == line
+
+
+HOSTILE = ["", '"', '"${' * 60_000, '"' * 100_001, "<<EOT\n" + "x" * 100_000, '"' + '\\"' * 100_000 + '"']
+
+
+@pytest.mark.parametrize("value", HOSTILE, ids=range(len(HOSTILE)))
+def test_whatever_was_typed_is_read_in_little_time(value: str) -> None:
+    began = time.process_time()
+    assert value in [*secrets(value), ""]
+    assert time.process_time() - began < 10
+
+
+def test_many_open_brackets_are_read() -> None:
+    assert "abcd" in secrets('["abcd", ' * 20_000)

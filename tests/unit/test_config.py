@@ -1,0 +1,179 @@
+"""Reading the settings: defaults, files, refusals of one sentence each, secrets made once."""
+
+from __future__ import annotations
+
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
+
+import pytest
+
+import config
+from services.storage.vault import generate_key
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+def load(home: Path, **settings: str) -> config.Config:
+    return config.load({"LOCKSTEP_HOME": str(home), **settings})
+
+
+def test_defaults(home: Path) -> None:
+    found = load(home)
+    assert (found.host, found.port, found.workers) == ("127.0.0.1", 8000, 2)
+    assert found.database_url == f"sqlite:///{home}/lockstep.db"
+    assert found.redis_url == f"unix://{home}/redis.sock"
+    assert found.sts_endpoint is None
+    assert found.operator == {}
+
+
+def test_the_data_folder_and_the_secrets_are_private(home: Path) -> None:
+    load(home)
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in [home, *home.iterdir()]}
+    assert modes == {"home": 0o700, "secret_key": 0o600, "encryption_keys": 0o600}
+
+
+def test_a_second_start_keeps_the_secrets(home: Path) -> None:
+    first, second = load(home), load(home)
+    assert first.secret_key == second.secret_key
+    assert second.vault.decrypt(first.vault.encrypt(b"x", "c"), "c") == b"x"
+
+
+def test_first_starts_at_once_agree_on_the_secrets(home: Path) -> None:
+    together = Barrier(8)
+
+    def start(_: int) -> str:
+        together.wait(10)
+        return load(home).secret_key
+
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(start, range(8)))) == 1
+    assert sorted(path.name for path in home.iterdir()) == ["encryption_keys", "secret_key"]
+
+
+def test_secrets_that_are_given_are_not_made(home: Path) -> None:
+    found = load(home, SECRET_KEY="given", ENCRYPTION_KEYS=generate_key())
+    assert found.secret_key == "given"
+    assert list(home.iterdir()) == []
+
+
+def test_a_setting_from_a_file(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from a file\n")
+    assert load(home, SECRET_KEY_FILE=str(tmp_path / "key")).secret_key == "from a file"
+
+
+def test_an_empty_setting_counts_as_not_set(home: Path) -> None:
+    assert load(home, PORT="", TERRAFORM_BIN="").port == 8000
+
+
+@pytest.mark.parametrize("url", ["postgres://u:p@h/n", "postgresql://u:p@h/n", "postgresql+psycopg://u:p@h/n"])
+def test_every_spelling_of_postgresql_gets_its_driver(home: Path, url: str) -> None:
+    assert load(home, DATABASE_URL=url).database_url == "postgresql+psycopg://u:p@h/n"
+
+
+def test_the_endpoint_of_sts_comes_before_the_general_one(home: Path) -> None:
+    both = {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_STS": "http://b"}
+    assert load(home, **both).sts_endpoint == "http://b"
+    assert load(home, AWS_ENDPOINT_URL="http://a").sts_endpoint == "http://a"
+
+
+def test_what_is_handed_to_terraform_goes_by_its_flag_and_by_the_names_of_services(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "s3").write_text("http://s3\n")
+    passed = {setting.name: "x" for setting in config.SETTINGS if setting.passed}
+    assert {"ALL_PROXY", "HTTPS_PROXY", "TF_CLI_CONFIG_FILE", "AWS_ENDPOINT_URL"} <= set(passed)
+    assert not {"SECRET_KEY", "ENCRYPTION_KEYS", "DATABASE_URL", "REDIS_URL", "LOCKSTEP_HOME"} & set(passed)
+    found = load(
+        home,
+        **passed,
+        AWS_ENDPOINT_URL_DYNAMODB="http://d",
+        AWS_ENDPOINT_URL_S3_FILE=str(tmp_path / "s3"),
+        https_proxy="x",
+        AWS_PROFILE="x",
+    )
+    assert found.operator == passed | {"AWS_ENDPOINT_URL_DYNAMODB": "http://d", "AWS_ENDPOINT_URL_S3": "http://s3"}
+
+
+@pytest.mark.parametrize(
+    ("url", "settings", "proxies"),
+    [
+        ("https://sts.eu-west-1.amazonaws.com", {"HTTPS_PROXY": "http://p:1"}, {"https": "http://p:1"}),
+        ("http://sts.local", {"HTTPS_PROXY": "http://p:1", "HTTP_PROXY": "http://p:2"}, {"http": "http://p:2"}),
+        ("https://sts.eu-west-1.amazonaws.com", {"HTTP_PROXY": "http://p:2"}, {}),
+        ("https://sts.local", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "other, .local"}, {}),
+        ("https://sts.local", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "*"}, {}),
+        ("https://sts.local:8443", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "sts.local"}, {}),
+        ("https://sts.local", {"HTTPS_PROXY": "http://p:1", "NO_PROXY": "notsts.local"}, {"https": "http://p:1"}),
+    ],
+)
+def test_the_proxy_for_an_address(home: Path, url: str, settings: dict[str, str], proxies: dict[str, str]) -> None:
+    assert load(home, **settings).proxies_for(url) == proxies
+
+
+def test_repr_shows_no_secret(home: Path) -> None:
+    key = generate_key()
+    found = load(
+        home,
+        SECRET_KEY="hidden-1",
+        ENCRYPTION_KEYS=key,
+        DATABASE_URL="postgresql://u:hidden-2@h/n",
+        REDIS_URL="redis://:hidden-3@h",
+        HTTPS_PROXY="http://u:hidden-4@h",
+    )
+    assert "hidden" not in repr(found)
+    assert key not in repr(found)
+
+
+REFUSED = {
+    "PORT": ["0", "65536", "http", "-1", "8000.0", "８０００"],
+    "WORKERS": ["0", "65"],
+    "WEB_PROCESSES": ["0"],
+    "WEB_THREADS": ["257"],
+    "TRUSTED_PROXIES": ["11", "true"],
+    "MAX_ARCHIVE_MB": ["0", "50 MB"],
+    "MAX_UNPACKED_MB": ["x"],
+    "MAX_ARCHIVE_FILES": ["0"],
+    "LOG_LEVEL": ["LOUD"],
+    "DATABASE_URL": ["mysql://h/n", "/a/path", "postgresql:h"],
+    "REDIS_URL": ["localhost:6379", "http://h"],
+    "ENCRYPTION_KEYS": ["short", "not base64!"],
+    "SECRET_KEY_FILE": ["/nowhere/key"],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in REFUSED.items() for value in values])
+def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(home: Path, name: str, value: str) -> None:
+    with pytest.raises(config.ConfigurationError) as refusal:
+        load(home, **{name: value})
+    sentence = str(refusal.value)
+    assert name in sentence
+    assert sentence.endswith(".")
+    assert "\n" not in sentence
+    if name in ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS"):
+        assert value not in sentence
+
+
+def test_a_setting_and_its_file_are_not_both_taken(home: Path) -> None:
+    with pytest.raises(config.ConfigurationError, match=r"^Set PORT or PORT_FILE, not both\.$"):
+        load(home, PORT="1", PORT_FILE="/dev/null")
+
+
+def test_a_file_in_the_place_of_the_data_folder(tmp_path: Path) -> None:
+    (tmp_path / "home").touch()
+    with pytest.raises(config.ConfigurationError, match=r"^LOCKSTEP_HOME .* cannot be made: .*\.$"):
+        load(tmp_path / "home")
+
+
+def test_an_emptied_secret_is_not_made_anew(home: Path) -> None:
+    load(home)
+    (home / "encryption_keys").write_text("")
+    with pytest.raises(config.ConfigurationError, match=r"is empty\. Restore it from a backup"):
+        load(home)
+
+
+def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
+    with pytest.raises(config.ConfigurationError, match="is too long for Redis's socket"):
+        load(tmp_path / ("x" * 100))

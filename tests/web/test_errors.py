@@ -1,0 +1,64 @@
+"""Errors reach the reader: as pages, and as notices where htmx asked for a part of one."""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+
+import pytest
+from flask import Flask
+
+from blueprints import errors
+from services import run_pages
+from tests import factories
+from tests.factories import World
+from tests.support.client import Client
+
+HTMX = {"HX-Request": "true"}
+
+
+def swaps(page: str, status: int) -> bool:
+    """What htmx does with an answer, by the settings of the page: the first pattern that matches counts."""
+    settings = json.loads(html.unescape(page.split('name="htmx-config" content=\'')[1].split("'>")[0]))
+    for rule in settings["responseHandling"]:
+        if re.fullmatch(rule["code"], str(status)):
+            return bool(rule["swap"])
+    return False
+
+
+@pytest.mark.parametrize("status", [*errors._SENTENCES, 502, 504])
+def test_no_error_is_kept_from_the_reader(alice: Client, world: World, status: int) -> None:
+    assert swaps(alice.get(world.home).get_data(as_text=True), status)
+
+
+def test_an_empty_answer_changes_nothing(alice: Client, world: World) -> None:
+    page = alice.get(world.home).get_data(as_text=True)
+    assert not swaps(page, 204) and swaps(page, 200)
+
+
+def test_what_is_gone_is_a_notice_with_a_sentence(alice: Client, world: World) -> None:
+    answer = alice.submit(f"{world.path}/changes/runs/9/confirm", headers=HTMX)
+    page = answer.get_data(as_text=True)
+    assert answer.status_code == 404 and "<html" not in page
+    assert "It may be deleted" in page and 'role="alert"' in page
+    assert answer.headers["HX-Retarget"] == "#notices" and answer.headers["HX-Reswap"] == "innerHTML show:top"
+
+
+def test_a_poll_that_is_refused_does_not_scroll_the_page(alice: Client, world: World) -> None:
+    answer = alice.get(f"{world.path}/changes/runs/9/status", headers=HTMX)
+    assert answer.status_code == 404 and answer.headers["HX-Reswap"] == "innerHTML"
+
+
+def test_a_fault_is_a_notice_with_the_number_of_the_request(
+    app: Flask, alice: Client, world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with app.app_context():
+        factories.run(factories.environment())
+    monkeypatch.setitem(app.config, "PROPAGATE_EXCEPTIONS", False)
+    monkeypatch.setattr(run_pages, "attempts", lambda _run: 1 / 0)
+    answer = alice.submit(f"{world.path}/changes/runs/1/cancel", headers=HTMX)
+    page = answer.get_data(as_text=True)
+    number = re.search(r"as request ([0-9a-f]{8})", page)
+    assert answer.status_code == 500 and number is not None and f"request {number[1]}" in caplog.text
+    assert answer.headers["HX-Retarget"] == "#notices"

@@ -1,0 +1,231 @@
+"""A worker that is killed: terraform goes on, and another worker brings the phase to its end. No step starts twice."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from extensions import db
+from models import Phase, PhaseStatus, Run, StateVersion
+from policy.lifecycle import LEASE, RunStatus
+from policy.mfa import MfaLevel
+from services import clock, queue, runs
+from services.execution import job, reconcile, terraform
+from tests import factories
+from tests.support import lab
+from tests.worker.configurations import TWO, held
+from tests.worker.conftest import Bench
+
+pytestmark = pytest.mark.terraform
+
+
+@pytest.fixture
+def horse(bench: Bench) -> Iterator[Callable[[Phase], int]]:
+    """Starts a phase in a forked process, as RQ does; answers its pid."""
+    started: list[int] = []
+
+    def start(phase: Phase) -> int:
+        phase_id = phase.id
+        db.session.commit()
+        pid = os.fork()
+        if pid == 0:
+            try:
+                job.run_phase(phase_id)
+            finally:
+                os._exit(0)
+        started.append(pid)
+        return pid
+
+    yield start
+    for pid in started:
+        kill(pid)
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    except (ProcessLookupError, ChildProcessError):
+        return
+
+
+def lapse(phase: Phase) -> None:
+    """Half a minute passes without a sign of the worker."""
+    long_ago = clock.now() - LEASE - timedelta(seconds=1)
+    db.session.execute(update(Phase).where(Phase.id == phase.id).values(heartbeat_at=long_ago))
+    db.session.commit()
+
+
+def adopt(bench: Bench, phase: Phase) -> RunStatus:
+    """What an idle worker finds when it looks around, and then does."""
+    lapse(phase)
+    reconcile.look_around()
+    assert ("services.execution.job.adopt_phase", [phase.id]) in lab.queued_jobs()
+    phase_id, run = phase.id, phase.run
+    db.session.commit()
+    job.adopt_phase(phase_id)
+    db.session.rollback()
+    return lab.status(run)
+
+
+def confirmed(bench: Bench, configuration: str) -> Run:
+    run = bench.planned(configuration)
+    runs.confirm(factories.member(), run)
+    return run
+
+
+def control(bench: Bench) -> Path:
+    (workdir,) = bench.workdirs()
+    return bench.home / "work" / workdir / "control"
+
+
+def assert_told_once(run: Run) -> None:
+    log = lab.log_of(run.apply)
+    for line in ("terraform_data.first: Creating...", "terraform_data.second: Creating...", "Apply complete!"):
+        assert log.count(line) == 1, log
+    assert log.index("The worker was lost") < log.index("Apply complete!")
+
+
+def test_a_running_terraform_is_followed_again(bench: Bench, horse: Callable[[Phase], int], tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    run = confirmed(bench, held(gate))
+    pid = horse(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    kill(pid)
+    lapse(run.apply)
+    beside = lab.Beside(bench.app, lambda phase=run.apply.id: job.adopt_phase(phase))  # type: ignore[misc]
+    lab.until(lambda: "The worker was lost" in lab.log_of(run.apply), "the phase is taken over")
+    assert lab.status(run) is RunStatus.APPLYING
+    gate.touch()
+    beside.result()
+    assert lab.status(run) is RunStatus.APPLIED, run.error
+    assert_told_once(run)
+    assert [version.resources for version in db.session.query(StateVersion)] == [2]
+    assert run.applied_counts is not None and run.applied_counts["add"] == 2
+
+
+def test_a_terraform_that_ended_meanwhile_is_wound_up(
+    bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    run = confirmed(bench, held(gate))
+    pid = horse(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    kill(pid)
+    gate.touch()
+    lab.until((control(bench) / "apply.exit").exists, "terraform ends by itself")
+    assert adopt(bench, run.apply) is RunStatus.APPLIED, run.error
+    assert_told_once(run)
+    assert [version.resources for version in db.session.query(StateVersion)] == [2]
+
+
+def test_a_terraform_that_vanished_is_told_and_its_state_is_kept(
+    bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
+) -> None:
+    run = confirmed(bench, held(tmp_path / "gate"))
+    pid = horse(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    kill(pid)
+    child = terraform.attach(control(bench), "apply")
+    child.wrapper.signal(signal.SIGKILL)
+    child.kill_session()
+    lab.until(lambda: not child.running(), "terraform is gone")
+    assert adopt(bench, run.apply) is RunStatus.ERRORED
+    assert run.error_code == "vanished" and run.error in lab.log_of(run.apply)
+    assert [version.resources for version in db.session.query(StateVersion)] == [1]
+    assert bench.environment.active_run_id is None
+
+
+def lost_before(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker dies right before this step."""
+
+    def die(*_: object) -> list[str]:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return []
+
+    monkeypatch.setattr(f"services.execution.steps.{step}_arguments", die)
+
+
+def test_a_step_that_never_began_is_started_with_the_long_lived_keys(
+    bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = confirmed(bench, TWO)
+    with monkeypatch.context() as patch:
+        lost_before("apply", patch)
+        os.waitpid(horse(run.apply), 0)
+    assert adopt(bench, run.apply) is RunStatus.APPLIED, run.error
+    assert lab.log_of(run.apply).count("Apply complete!") == 1
+
+
+@pytest.mark.parametrize("step", ["init", "apply"])
+def test_credentials_that_went_with_the_worker_are_asked_for_again(
+    bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    lab.aws_keys(bench.aws)
+    bench.environment.mfa_level = MfaLevel.APPLIES_ONLY
+    db.session.commit()
+    run = bench.planned_or_waiting(TWO)
+    lab.authenticate(run, bench.aws.code())
+    with monkeypatch.context() as patch:
+        lost_before(step, patch)
+        os.waitpid(horse(run.apply), 0)
+    assert adopt(bench, run.apply) is RunStatus.AWAITING_APPLY_AUTHENTICATION
+    assert "The worker was lost" in run.apply.gate_note and "enter a new code" in run.apply.gate_note
+    assert "Apply complete!" not in lab.log_of(run.apply)
+    lab.authenticate(run, bench.aws.code())
+    assert bench.work(run.apply) is RunStatus.APPLIED, run.error
+
+
+def test_a_lease_that_is_renewed_is_left_alone(bench: Bench, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    run = confirmed(bench, held(gate))
+    beside = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    reconcile.look_around()
+    assert ("services.execution.job.adopt_phase", [run.apply.id]) not in lab.queued_jobs()
+    phase_id = run.apply.id
+    db.session.commit()
+    job.adopt_phase(phase_id)
+    assert "The worker was lost" not in lab.log_of(run.apply)
+    gate.touch()
+    beside.result()
+    assert lab.status(run) is RunStatus.APPLIED
+
+
+def test_a_worker_that_comes_back_late_touches_nothing(bench: Bench, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    run = confirmed(bench, held(gate))
+    late = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    taken = update(Phase).where(Phase.id == run.apply.id).values(worker="elsewhere:1")
+    db.session.execute(taken)
+    db.session.commit()
+    late.result()
+    assert lab.status(run) is RunStatus.APPLYING and control(bench).exists()
+    gate.touch()
+    (host,) = {phase.worker for phase in run.phases if phase.kind.value == "plan"}
+    db.session.execute(update(Phase).where(Phase.id == run.apply.id).values(worker=host))
+    db.session.commit()
+    assert adopt(bench, run.apply) is RunStatus.APPLIED
+    assert_told_once(run)
+
+
+def test_a_free_environment_starts_its_pending_run_and_a_lost_job_is_queued_again(bench: Bench) -> None:
+    run = bench.run(TWO)
+    db.session.execute(update(Phase).where(Phase.id == run.plan.id).values(status=PhaseStatus.WAITING))
+    db.session.execute(update(Run).where(Run.id == run.id).values(status=RunStatus.PENDING))
+    bench.environment.active_run_id = None
+    db.session.commit()
+    queue.connection().flushall()
+    reconcile.look_around()
+    assert lab.status(run) is RunStatus.PLAN_QUEUED
+    db.session.commit()
+    queue.connection().flushall()
+    reconcile.look_around()
+    assert lab.queued_jobs() == [("services.execution.job.run_phase", [run.plan.id])]

@@ -1,0 +1,212 @@
+"""Cancel: one SIGINT to terraform, its state kept, the next run started."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import update
+
+from extensions import db
+from models import PhaseStatus, Run, StateVersion
+from policy import plan_summary
+from policy.lifecycle import Event, RunStatus
+from services import clock, runs
+from services.errors import Conflict
+from services.execution import child, ending, follow, job, steps
+from services.execution.steps import Work
+from tests import factories
+from tests.support import lab
+from tests.worker.configurations import ONE, held
+from tests.worker.conftest import Bench
+
+pytestmark = pytest.mark.terraform
+
+
+@pytest.fixture
+def interrupts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The pids that a SIGINT was sent to."""
+    sent: list[int] = []
+    real = child.Child.interrupt
+
+    def interrupt(self: child.Child) -> bool:
+        sent.append(self.terraform_pid())
+        return real(self)
+
+    monkeypatch.setattr(child.Child, "interrupt", interrupt)
+    return sent
+
+
+@contextmanager
+def slow_remote_state() -> Iterator[tuple[str, threading.Event, threading.Event]]:
+    """The address of a state that is only answered once the second event is set; the first: it was asked for."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: object) -> None:
+            """Say nothing."""
+
+        def do_GET(self) -> None:
+            asked.set()
+            answer.wait(60)
+            self.send_response(404)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/", asked, answer
+    finally:
+        answer.set()
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_cancel_while_planning(bench: Bench, interrupts: list[int]) -> None:
+    with slow_remote_state() as (address, asked, answer):
+        run = bench.run(
+            f'data "terraform_remote_state" "slow" {{\n  backend = "http"\n  config = {{ address = "{address}" }}\n}}\n'
+            + ONE
+        )
+        waiting = bench.run(ONE)
+        planning = bench.start(run.plan)
+        lab.until(asked.is_set, "terraform reads the slow state")
+        assert lab.status(run) is RunStatus.PLANNING
+        runs.cancel(factories.member("bob"), run)
+        with pytest.raises(Conflict, match=r"A cancel is under way already"):
+            runs.cancel(factories.member(), run)
+        lab.until(lambda: interrupts, "the interrupt is sent")
+        answer.set()
+        planning.result()
+    assert lab.status(run) is RunStatus.CANCELED
+    assert len(interrupts) == 1
+    log = lab.log_of(run.plan)
+    assert log.endswith("Canceled by bob; what was finished is in the state\n")
+    assert "Two interrupts" not in log
+    assert (run.plan.status, run.plan_digest) == (PhaseStatus.CANCELED, None)
+    assert run.ended_by is not None and run.ended_by.name == "bob"
+    assert run.error == ""
+    assert lab.status(waiting) is RunStatus.PLAN_QUEUED
+
+
+def test_cancel_while_applying_keeps_what_is_finished(bench: Bench, tmp_path: Path, interrupts: list[int]) -> None:
+    gate = tmp_path / "gate"
+    version = bench.upload(held(gate))
+    run = bench.planned(version)
+    waiting = bench.run(version)
+    runs.confirm(factories.member(), run)
+    applying = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the second resource is in the making")
+    runs.cancel(factories.member(), run)
+    lab.until(lambda: "Gracefully shutting down" in lab.log_of(run.apply), "terraform takes the interrupt")
+    applying.result()
+    gate.touch()
+    assert lab.status(run) is RunStatus.CANCELED
+    assert len(interrupts) == 1
+    assert "Two interrupts" not in lab.log_of(run.apply)
+    assert (run.apply.status, run.apply.exit_code, run.error) == (PhaseStatus.CANCELED, 1, "")
+    [state] = db.session.query(StateVersion)
+    assert (state.run_id, state.resources) == (run.id, 2), "the finished resource, and the tainted one"
+    # The next run goes on from there.
+    assert lab.status(waiting) is RunStatus.PLAN_QUEUED
+    assert bench.work(waiting.plan) is RunStatus.AWAITING_CONFIRMATION
+    assert "terraform_data.second is tainted" in lab.log_of(waiting.plan)
+    assert waiting.counts is not None and (waiting.counts["add"], waiting.counts["destroy"]) == (1, 1)
+
+
+def test_a_cancel_at_the_last_moment_of_the_plan_does_not_wait_for_the_apply(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench.run(ONE)
+    run_id = run.id
+    counted = plan_summary.counts_from_log
+
+    def cancel_now(text: str) -> plan_summary.Counts | None:
+        runs.cancel(factories.member(), db.session.get_one(Run, run_id))
+        return counted(text)
+
+    monkeypatch.setattr(plan_summary, "counts_from_log", cancel_now)
+    assert bench.work(run.plan) is RunStatus.CANCELED
+    assert run.plan_digest is None
+
+
+def test_a_cancel_that_comes_after_the_apply_leaves_it_applied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = bench.planned(ONE)
+    runs.confirm(factories.member(), run)
+    real = follow.run_step
+
+    def finish_then_cancel(work: steps.Work, arguments: list[str]) -> follow.Outcome:
+        outcome = real(work, arguments)
+        if arguments[0] == "apply":
+            runs.cancel(factories.member("bob"), work.run)
+        return outcome
+
+    monkeypatch.setattr(job, "run_step", finish_then_cancel)
+    assert bench.work(run.apply) is RunStatus.APPLIED
+
+
+def test_a_queued_phase_that_was_canceled_is_not_run(bench: Bench) -> None:
+    run = bench.run(ONE)
+    runs.cancel(factories.member(), run)
+    assert bench.work(run.plan) is RunStatus.CANCELED
+    assert run.plan.status is PhaseStatus.CANCELED
+    assert lab.log_of(run.plan) == ""
+
+
+def test_a_fault_of_lockstep_waits_for_terraform(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise the next run would start, and the directory go, under a terraform that still applies."""
+    gate = tmp_path / "gate"
+    run = bench.planned(held(gate))
+    waiting = bench.run(ONE)
+    runs.confirm(factories.member(), run)
+    failed = threading.Event()
+    real = follow.beat
+
+    def fail(*arguments: Any) -> None:
+        if any(bench.home.glob("work/*/control/apply.pid")):
+            failed.set()
+            raise RuntimeError("a secret may stand here")
+        real(*arguments)
+
+    monkeypatch.setattr(follow, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(follow, "beat", fail)
+    applying = bench.start(run.apply)
+    lab.until(failed.is_set, "the fault")
+    assert lab.status(run) is RunStatus.APPLYING
+    assert lab.status(waiting) is RunStatus.PENDING
+    gate.touch()
+    applying.result()
+    assert lab.status(run) is RunStatus.ERRORED
+    assert run.error_code == "internal"
+    assert "a secret" not in run.error + lab.log_of(run.apply)
+    [state] = db.session.query(StateVersion)
+    assert state.resources == 2
+    assert lab.status(waiting) is RunStatus.PLAN_QUEUED
+
+
+def test_a_cancel_that_comes_while_the_plan_is_written_down_counts(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Left standing, it would stop the apply that somebody confirms later."""
+    run = bench.run(ONE)
+    finish = ending.finish
+
+    def after_a_cancel(work: Work, event: Event, *rest: Any) -> None:
+        if event is Event.FINISH_PLAN:
+            asked = {"cancel_requested_at": clock.now(), "cancel_requested_by_id": factories.member().user_id}
+            db.session.execute(update(Run).where(Run.id == work.run_id).values(**asked))
+            db.session.commit()
+        finish(work, event, *rest)
+
+    monkeypatch.setattr(ending, "finish", after_a_cancel)
+    assert bench.work(run.plan) is RunStatus.CANCELED
+    assert bench.environment.active_run_id is None and run.plan_digest is None
