@@ -9,11 +9,13 @@ from models.environment import Environment
 from models.log import LogChunk
 from models.organization import Membership, Organization
 from models.run import Phase, PhaseStatus, Run
-from models.state import StateVersion
+from models.state import StateSource, StateVersion
+from models.token import ApiToken, TokenScope
 from models.user import User
 from models.variable import Category, Scope, Variable
 
 __all__ = [
-    "AuditEvent", "Base", "Blob", "Category", "ConfigurationVersion", "Environment", "LogChunk", "Membership",
-    "MfaAttempt", "Organization", "Outcome", "Phase", "PhaseStatus", "Run", "Scope", "StateVersion", "User", "Variable",
+    "ApiToken", "AuditEvent", "Base", "Blob", "Category", "ConfigurationVersion", "Environment", "LogChunk",
+    "Membership", "MfaAttempt", "Organization", "Outcome", "Phase", "PhaseStatus", "Run", "Scope", "StateSource",
+    "StateVersion", "TokenScope", "User", "Variable",
 ]  # fmt: skip

@@ -11,7 +11,10 @@ from models.base import Base
 
 
 class Blob(Base):
-    """Encrypted bytes. ``digest`` (SHA-256, hex) and ``size`` (bytes) are those of the plain content."""
+    """Encrypted bytes. ``digest`` (SHA-256, hex) and ``size`` (bytes) are those of the plain content.
+
+    ``data`` is None for bytes that lie in an object store, under the key ``location``.
+    """
 
     __tablename__ = "blob"
 
@@ -20,4 +23,5 @@ class Blob(Base):
     digest: Mapped[str] = mapped_column(String(64))
     size: Mapped[int]
     created_at: Mapped[datetime]
-    data: Mapped[bytes] = mapped_column(LargeBinary, deferred=True)
+    location: Mapped[str | None] = mapped_column(String(1024))
+    data: Mapped[bytes | None] = mapped_column(LargeBinary, deferred=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ForeignKey, String, UniqueConstraint
+from sqlalchemy import JSON, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from models.base import Base, words
@@ -16,7 +17,9 @@ from policy.mfa import SESSION_DEFAULT, MfaLevel
 class Environment(Base):
     """``active_run_id`` is the one run that holds the environment; it changes by compare-and-set only.
 
-    The counters give runs and configuration versions their numbers inside the environment.
+    The counters give runs and configuration versions their numbers inside the environment. ``locked_*`` is the lock
+    that a person set by hand, ``state_lock_*`` the one that somebody's terraform took through the http backend:
+    ``state_lock_id`` and ``state_lock_info`` are what terraform sent (its LockInfo: Operation, Who, Created …).
     """
 
     __tablename__ = "environment"
@@ -42,6 +45,12 @@ class Environment(Base):
     locked_at: Mapped[datetime | None]
     lock_reason: Mapped[str] = mapped_column(String(200), default="")
 
+    state_lock_id: Mapped[str | None] = mapped_column(String(100))
+    state_lock_by_id: Mapped[int | None] = mapped_column(ForeignKey("user_account.id"))
+    state_lock_at: Mapped[datetime | None]
+    state_lock_info: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+
     organization: Mapped[Organization] = relationship(lazy="joined")
     locked_by: Mapped[User | None] = relationship(foreign_keys=locked_by_id)
+    state_lock_by: Mapped[User | None] = relationship(foreign_keys=state_lock_by_id)
     settings_saved_by: Mapped[User | None] = relationship(foreign_keys=settings_saved_by_id)

@@ -13,7 +13,7 @@ from models.base import Base, words
 from models.configuration import ConfigurationVersion
 from models.environment import Environment
 from models.user import User
-from policy.lifecycle import GateFacts, RunStatus
+from policy.lifecycle import CancelReason, GateFacts, RunStatus
 from policy.mfa import MfaLevel, PhaseKind, stricter
 
 
@@ -36,7 +36,8 @@ class Phase(Base):
     this phase; ``caller_arn`` when the worker asked AWS who the temporary credentials are. ``claim_*`` marks an STS
     call in flight. ``log_size`` (bytes) and ``log_lines`` count what is stored; ``spool_offset`` (bytes) is how far of
     terraform's output that is. ``worker`` ("host:pid") holds the phase while it runs and renews ``heartbeat_at``; a
-    lapsed lease is taken over (services/execution/reconcile.py).
+    lapsed lease is taken over (services/execution/reconcile.py). A finished log is packed (compressed) and, where the
+    operator limits how long logs are kept, removed.
     """
 
     __tablename__ = "phase"
@@ -64,9 +65,11 @@ class Phase(Base):
     heartbeat_at: Mapped[datetime | None]
     worker: Mapped[str | None] = mapped_column(String(200))
     exit_code: Mapped[int | None]
-    log_size: Mapped[int] = mapped_column(default=0)
+    log_size: Mapped[int] = mapped_column(BigInteger, default=0)
     log_lines: Mapped[int] = mapped_column(default=0)
     spool_offset: Mapped[int] = mapped_column(BigInteger, default=0)
+    log_packed_at: Mapped[datetime | None]
+    log_removed_at: Mapped[datetime | None]
 
     run: Mapped[Run] = relationship(back_populates="phases")
     actor: Mapped[User | None] = relationship(foreign_keys=actor_id)
@@ -78,6 +81,8 @@ class Run(Base):
 
     ``mfa_level`` is the environment's at creation and never changes. ``plan_digest`` is the SHA-256 (hex) of the
     saved plan file; ``summary`` is what policy/plan_summary.py made of ``terraform show -json``, masked.
+    ``cancel_*`` asks the worker to send terraform its one SIGINT, ``force_*`` for the second one and then SIGKILL.
+    ``interruption`` is what is known of a run whose terraform vanished (services/execution/interruption.py).
     """
 
     __tablename__ = "run"
@@ -113,6 +118,10 @@ class Run(Base):
 
     cancel_requested_at: Mapped[datetime | None]
     cancel_requested_by_id: Mapped[int | None] = mapped_column(ForeignKey("user_account.id"))
+    cancel_reason: Mapped[CancelReason | None] = mapped_column(words(CancelReason, "cancel_reason"))
+    force_requested_at: Mapped[datetime | None]
+    force_requested_by_id: Mapped[int | None] = mapped_column(ForeignKey("user_account.id"))
+    interruption: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
     environment: Mapped[Environment] = relationship(lazy="joined")
     configuration: Mapped[ConfigurationVersion] = relationship(lazy="joined")
@@ -120,6 +129,7 @@ class Run(Base):
     ended_by: Mapped[User | None] = relationship(foreign_keys=ended_by_id)
     confirmed_by: Mapped[User | None] = relationship(foreign_keys=confirmed_by_id)
     cancel_requested_by: Mapped[User | None] = relationship(foreign_keys=cancel_requested_by_id)
+    force_requested_by: Mapped[User | None] = relationship(foreign_keys=force_requested_by_id)
     phases: Mapped[list[Phase]] = relationship(back_populates="run", order_by=Phase.id, lazy="selectin")
 
     def phase(self, kind: PhaseKind) -> Phase:
