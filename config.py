@@ -13,6 +13,7 @@ import secrets
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,6 +52,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("WEB_PROCESSES", "2", "gunicorn processes."),
     Setting("WEB_THREADS", "8", "Threads of each gunicorn process."),
     Setting("WORKERS", "2", "Worker processes: how many plans and applies run at the same time."),
+    Setting("PLAN_MINUTES", "60", "A plan that takes longer is canceled, in minutes."),
+    Setting("APPLY_MINUTES", "720", "The same for an apply; behind MFA never longer than the session."),
+    Setting("FORCE_AFTER_SECONDS", "120", "How long after a cancel an owner can force a run to end."),
     Setting("TRUSTED_HOSTS", "any", "Host names, separated by commas, that requests may name."),
     Setting("TRUSTED_PROXIES", "0", "How many reverse proxies in front set X-Forwarded-…"),
     Setting("MAX_ARCHIVE_MB", "50", "Largest configuration upload, packed, in MiB."),
@@ -93,6 +97,9 @@ class Config:
     web_processes: int
     web_threads: int
     workers: int
+    plan_limit: timedelta
+    apply_limit: timedelta
+    force_after: timedelta
     trusted_hosts: tuple[str, ...]
     trusted_proxies: int
     max_archive_bytes: int
@@ -152,6 +159,9 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         web_processes=_number(get, "WEB_PROCESSES", 2, 1, 64),
         web_threads=_number(get, "WEB_THREADS", 8, 1, 256),
         workers=_number(get, "WORKERS", 2, 1, 64),
+        plan_limit=timedelta(minutes=_number(get, "PLAN_MINUTES", 60, 1, 10080)),
+        apply_limit=timedelta(minutes=_number(get, "APPLY_MINUTES", 720, 1, 10080)),
+        force_after=timedelta(seconds=_number(get, "FORCE_AFTER_SECONDS", 120, 0, 86400)),
         trusted_hosts=tuple(h.strip() for h in (get("TRUSTED_HOSTS") or "").split(",") if h.strip()),
         trusted_proxies=_number(get, "TRUSTED_PROXIES", 0, 0, 10),
         max_archive_bytes=_number(get, "MAX_ARCHIVE_MB", 50, 1, 1024) << 20,

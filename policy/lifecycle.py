@@ -8,7 +8,7 @@ gate that is not satisfied.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from policy.mfa import MfaLevel, PhaseKind
@@ -30,6 +30,7 @@ class RunStatus(StrEnum):
     DISCARDED = "discarded"
     CANCELED = "canceled"
     ERRORED = "errored"
+    INTERRUPTED = "interrupted"
 
     @property
     def words(self) -> str:
@@ -68,7 +69,8 @@ class Event(StrEnum):
     FAIL = "fail"
     DISCARD = "discard"
     CANCEL = "cancel"  # before anything runs
-    INTERRUPTED = "interrupted"  # terraform ended after the one SIGINT of a cancel
+    STOPPED = "stopped"  # terraform ended after the SIGINT of a cancel
+    VANISH = "vanish"  # terraform is gone, or its worker for good, and how it ended is not known
 
 
 class TransitionRefused(Exception):
@@ -85,8 +87,10 @@ _PLAIN: dict[tuple[RunStatus, Event], RunStatus] = {
     (S.APPLYING, E.NEVER_BEGAN): S.AWAITING_APPLY_AUTHENTICATION,
     (S.PLANNING, E.FINISH_UNCHANGED): S.PLANNED_AND_FINISHED,
     (S.APPLYING, E.FINISH_APPLY): S.APPLIED,
-    (S.PLANNING, E.INTERRUPTED): S.CANCELED,
-    (S.APPLYING, E.INTERRUPTED): S.CANCELED,
+    (S.PLANNING, E.STOPPED): S.CANCELED,
+    (S.APPLYING, E.STOPPED): S.CANCELED,
+    (S.PLANNING, E.VANISH): S.INTERRUPTED,
+    (S.APPLYING, E.VANISH): S.INTERRUPTED,
     (S.AWAITING_CONFIRMATION, E.RAISE): S.AWAITING_APPLY_AUTHENTICATION,
     **{(s, E.CANCEL): S.CANCELED for s in (S.PENDING, S.AWAITING_PLAN_AUTHENTICATION, S.PLAN_QUEUED,
                                           S.AWAITING_CONFIRMATION, S.AWAITING_APPLY_AUTHENTICATION, S.APPLY_QUEUED)},
@@ -110,7 +114,7 @@ _GATED: dict[tuple[RunStatus, Event], tuple[PhaseKind, RunStatus, RunStatus | No
 
 _AWAITED = {S.AWAITING_PLAN_AUTHENTICATION: PhaseKind.PLAN, S.AWAITING_APPLY_AUTHENTICATION: PhaseKind.APPLY}
 
-FINAL = frozenset({S.PLANNED_AND_FINISHED, S.APPLIED, S.DISCARDED, S.CANCELED, S.ERRORED})
+FINAL = frozenset({S.PLANNED_AND_FINISHED, S.APPLIED, S.DISCARDED, S.CANCELED, S.ERRORED, S.INTERRUPTED})
 #: A run that awaits *plan* authentication does not hold the environment; nobody may ever type the code.
 HOLDING = frozenset(RunStatus) - FINAL - {S.PENDING, S.AWAITING_PLAN_AUTHENTICATION}
 RUNNING = frozenset({S.PLANNING, S.APPLYING})
@@ -132,7 +136,16 @@ _WORDS = {
     S.DISCARDED: "Discarded",
     S.CANCELED: "Canceled",
     S.ERRORED: "Errored",
+    S.INTERRUPTED: "Interrupted",
 }
+
+
+class CancelReason(StrEnum):
+    """Why a running terraform was asked to stop."""
+
+    PERSON = "person"
+    TIME_LIMIT = "time_limit"
+    SESSION_OVER = "session_over"
 
 
 @dataclass(frozen=True)
@@ -188,3 +201,16 @@ def can_discard(status: RunStatus) -> bool:
 def can_cancel(status: RunStatus) -> bool:
     """Whether Cancel is shown and its POST accepted: before a phase starts at once, while one runs by a SIGINT."""
     return can(status, Event.CANCEL) or status in RUNNING
+
+
+def can_force(status: RunStatus, asked_at: datetime | None, now: datetime, cool_off: timedelta) -> bool:
+    """Whether a running terraform may be ended the hard way: a cancel of it has waited for the cool-off.
+
+    ``asked_at`` is when the cancel was asked for, None when it was not.
+    """
+    return status in RUNNING and asked_at is not None and now - asked_at >= cool_off
+
+
+def can_give_up(status: RunStatus, seen_at: datetime | None, now: datetime) -> bool:
+    """Whether an owner may declare the worker of a running phase gone for good; ``seen_at`` is its last sign."""
+    return status in RUNNING and (seen_at is None or now - seen_at > LEASE)

@@ -21,6 +21,12 @@ class Permission(Enum):
     """Queue, authenticate, confirm, discard and cancel runs; upload configurations; edit an environment's variables."""
     LOCK = "lock"
     """Lock and unlock an environment by hand."""
+    WRITE_STATE = "write state"
+    """Lock and write an environment's state from a terminal."""
+    REPLACE_STATE = "replace state"
+    """Roll a state back, upload one, accept another lineage, take off the lock that somebody's terminal holds."""
+    FORCE = "force"
+    """End a running terraform the hard way, and give up on a worker that is gone for good."""
     CREATE_ENVIRONMENT = "create environment"
     """Make a new environment."""
     EDIT_SETTINGS = "edit settings"
@@ -31,7 +37,7 @@ class Permission(Enum):
     """Change the variables that the organization shares."""
 
 
-_MEMBER = frozenset({Permission.READ, Permission.WRITE, Permission.LOCK})
+_MEMBER = frozenset({Permission.READ, Permission.WRITE, Permission.LOCK, Permission.WRITE_STATE})
 
 PERMISSIONS: dict[Role, frozenset[Permission]] = {Role.OWNER: frozenset(Permission), Role.MEMBER: _MEMBER}
 

@@ -258,7 +258,7 @@ def _canceled(work: Work, outcome: Outcome) -> NoReturn:
     values = {"ended_by_id": run.cancel_requested_by_id}
     db.session.rollback()
     said = f"Canceled by {by}; what was finished is in the state"
-    ending.finish(work, Event.INTERRUPTED, outcome, said, values, PhaseStatus.CANCELED)
+    ending.finish(work, Event.STOPPED, outcome, said, values, PhaseStatus.CANCELED)
     raise _Canceled
 
 

@@ -39,6 +39,8 @@ def get(identifier: str) -> bytes:
     blob = db.session.get(Blob, identifier)
     if blob is None:
         raise BlobUnreadable("It is no longer stored.")
+    if blob.data is None:
+        raise BlobUnreadable("It is no longer stored.")
     try:
         content = _vault().decrypt(blob.data, _context(identifier))
     except VaultError:

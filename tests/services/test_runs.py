@@ -110,7 +110,7 @@ def event(name: Event) -> Callable[[Run], object]:
         (S.APPLY_QUEUED, by_alice(runs.cancel), S.CANCELED),
         (S.PLANNING, event(Event.FINISH_UNCHANGED), S.PLANNED_AND_FINISHED),
         (S.PLANNING, event(Event.FAIL), S.ERRORED),
-        (S.PLANNING, event(Event.INTERRUPTED), S.CANCELED),
+        (S.PLANNING, event(Event.STOPPED), S.CANCELED),
         (S.APPLYING, event(Event.FINISH_APPLY), S.APPLIED),
         (S.APPLYING, event(Event.FAIL), S.ERRORED),
         (S.PLAN_QUEUED, event(Event.GATE_CLOSED), S.AWAITING_PLAN_AUTHENTICATION),

@@ -45,7 +45,7 @@ def test_one_version_for_each_apply(bench: Bench) -> None:
         assert len(content) == version.size
         assert json.loads(content)["serial"] == version.serial
         assert json.loads(content)["lineage"] == version.lineage
-        assert version.terraform_version == version.run.terraform_version
+        assert version.run is not None and version.terraform_version == version.run.terraform_version
 
 
 def test_a_version_grows_while_the_apply_runs(bench: Bench, tmp_path: Path) -> None:
@@ -71,8 +71,8 @@ def test_states_plans_and_configurations_are_encrypted_at_rest(bench: Bench) -> 
     rows = list(db.session.query(Blob))
     assert {row.kind for row in rows} == {"configuration", "plan", "state"}
     for row in rows:
-        assert b"canary" not in row.data
-        assert b"terraform" not in row.data
+        assert b"canary" not in (row.data or b"")
+        assert b"terraform" not in (row.data or b"")
     assert run.plan_blob_id is not None
     assert hashlib.sha256(blobs.get(run.plan_blob_id)).hexdigest() == run.plan_digest
 
@@ -116,6 +116,7 @@ def test_an_altered_plan_is_refused(bench: Bench) -> None:
 def test_a_plan_whose_bytes_were_changed_is_refused(bench: Bench) -> None:
     run = bench.planned(ONE)
     blob = db.session.get_one(Blob, run.plan_blob_id)
+    assert blob.data is not None
     blob.data = blob.data[:-1] + bytes([blob.data[-1] ^ 1])
     db.session.commit()
     refused(bench, run, "plan_unreadable", "The saved plan cannot be read.")

@@ -96,7 +96,7 @@ def test_every_run_that_has_not_ended_can_be_canceled(status: RunStatus) -> None
 
 @pytest.mark.parametrize("status", sorted(RUNNING))
 def test_a_running_phase_ends_by_terraform_alone(status: RunStatus) -> None:
-    assert not can(status, E.CANCEL) and can(status, E.INTERRUPTED) and not can_discard(status)
+    assert not can(status, E.CANCEL) and can(status, E.STOPPED) and not can_discard(status)
 
 
 @pytest.mark.parametrize("status", RunStatus)
