@@ -238,7 +238,9 @@ def test_the_environment_is_exactly_the_one_given_and_no_argument_is_secret(
     assert {target for target in targets if "pipe" in target} == set()
     status = Path(f"/proc/{child.terraform_pid()}/status").read_text()
     assert "Umask:\t0077" in status
-    assert "SigIgn:\t0000000000000000" in status
+    (ignored,) = (int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigIgn:"))
+    # 32 and 33 are the C library's own: `make` leaves the first ignored, and no program can change that.
+    assert ignored & ~(1 << 31 | 1 << 32) == 0, f"{ignored:x}"
 
 
 def test_what_cannot_be_executed_says_so_in_the_log(make_bench: MakeBench, tmp_path: Path) -> None:
