@@ -7,13 +7,14 @@ DEMO_HOME = $(or $(LOCKSTEP_HOME),data-demo)
 TESTS ?= tests
 export VENV
 
-.PHONY: help demo run code test lint format picture requirements clean
+.PHONY: help demo run code test test-postgres lint format picture requirements clean
 
 help:
 	@echo 'make demo          try Lockstep: a sample organization and a local stand-in for AWS'
 	@echo 'make code USER=alice   the current MFA code of a sample user'
 	@echo 'make run           run Lockstep for real'
 	@echo 'make test          every test (TESTS=tests/unit for some)'
+	@echo 'make test-postgres   the tests of web, services and worker on a private PostgreSQL'
 	@echo 'make lint          ruff and mypy'
 	@echo 'make format        let ruff format the code'
 	@echo 'make picture       take the picture in the README anew (docs/run-page.png)'
@@ -33,6 +34,13 @@ code: $(VENV)/.dev
 
 test: $(VENV)/.dev
 	@$(BIN)/python -m pytest -n 2 --dist loadgroup $(TESTS)
+
+# What goes through the database, without what takes minutes and asks PostgreSQL nothing new: the real AWS provider,
+# the browser, the launcher.
+test-postgres: POSTGRES_TESTS ?= tests/web tests/services tests/worker tests/unit/services tests/unit/storage tests/unit/test_migrations.py
+test-postgres: $(VENV)/.dev
+	@LOCKSTEP_TEST_DATABASE=postgresql $(BIN)/python -m pytest -n 2 --dist loadgroup \
+	    -m 'not aws and not browser and not stack' $(POSTGRES_TESTS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .

@@ -1,5 +1,7 @@
 """The application for tests: SQLite in a temporary folder, a real Redis, form tokens checked as in production.
 
+With ``LOCKSTEP_TEST_DATABASE=postgresql`` (`make test-postgres`) a real PostgreSQL takes SQLite's place.
+
 ``app`` has empty tables and an empty Redis for each test. It is the same object all along, because a new one costs half
 a second, unless a test module overrides the fixture ``settings``. Requests bring their own application context, so work
 with the database goes into ``with app.app_context():``, and never around a request. ``alice``, ``bob`` and ``carol``
@@ -8,7 +10,6 @@ are signed-in clients in ``world``; ``anonymous`` is a client that is not.
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,11 +19,11 @@ import pytest
 from flask import Flask
 
 import config
-from app import create_app
 from extensions import db
 from services import queue
 from tests.factories import World, make_world
-from tests.support import redis_process
+from tests.support import postgres, redis_process
+from tests.support.app import empty_tables, running_app
 from tests.support.client import Client
 from tests.support.sharing import Sharing
 
@@ -31,6 +32,12 @@ from tests.support.sharing import Sharing
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
     """With `--dist loadgroup`, tests that share a running stack go to one worker."""
     return Sharing(config, log) if config.getvalue("dist") == "loadgroup" else None
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """A worker's forked child leaves the connections of its parent open, and tests run phases without the fork."""
+    if postgres.chosen():
+        config.addinivalue_line("filterwarnings", "ignore:<psycopg.Connection:ResourceWarning")
 
 
 #: What stays in the data folder from one test to the next.
@@ -45,10 +52,26 @@ def redis_url() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def application(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Flask]:
+def postgres_server() -> Iterator[postgres.Server]:
+    """A PostgreSQL for the whole session, whatever database the other tests run on."""
+    with postgres.running() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def database(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The settings that name the database of the session's application: none for SQLite."""
+    if not postgres.chosen():
+        return {}
+    server: postgres.Server = request.getfixturevalue("postgres_server")
+    return {"DATABASE_URL": server.database()}
+
+
+@pytest.fixture(scope="session")
+def application(tmp_path_factory: pytest.TempPathFactory, redis_url: str, database: dict[str, str]) -> Iterator[Flask]:
     """The one application of the session; tests ask for :func:`app`."""
     home = tmp_path_factory.mktemp("home")
-    with _running(config.load({"LOCKSTEP_HOME": str(home), "REDIS_URL": redis_url})) as application:
+    with running_app(config.load({"LOCKSTEP_HOME": str(home), "REDIS_URL": redis_url, **database})) as application:
         yield application
 
 
@@ -63,30 +86,15 @@ def settings(application: Flask) -> config.Config:
 def app(application: Flask, settings: config.Config) -> Iterator[Flask]:
     """The application with empty tables, Redis and data folder. Unexpected exceptions reach the test."""
     if settings is not application.config["LOCKSTEP"]:
-        with _running(settings) as own:
+        with running_app(settings) as own:
             yield own
         return
     with application.app_context():
-        for table in reversed(db.metadata.sorted_tables):
-            db.session.execute(table.delete())
-        db.session.commit()
+        db.session.remove()
+        empty_tables()
         queue.connection().flushall()
     _clear(settings.home)
     yield application
-
-
-@contextlib.contextmanager
-def _running(settings: config.Config) -> Iterator[Flask]:
-    application = create_app(settings, TESTING=True, PROPAGATE_EXCEPTIONS=True)
-    application.test_client_class = Client
-    with application.app_context():
-        db.create_all()
-        queue.connection().flushall()
-    yield application
-    with application.app_context():
-        queue.connection().close()
-        db.session.remove()
-        db.engine.dispose()
 
 
 def _clear(home: Path) -> None:

@@ -6,6 +6,7 @@ An append names the offset where it belongs. The same append again is a no-op; o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
@@ -93,13 +94,14 @@ def read(phase_id: int, offset: int, limit: int = READ_BYTES) -> Excerpt:
     )
     chunks: list[LogChunk] = []
     total = 0
-    for chunk in db.session.scalars(query):
-        if chunk.offset + chunk.size <= offset:
-            continue
-        chunks.append(chunk)
-        total += chunk.size
-        if total >= limit:
-            break
+    with closing(db.session.scalars(query)) as rows:  # PostgreSQL keeps a cursor open for what was not fetched
+        for chunk in rows:
+            if chunk.offset + chunk.size <= offset:
+                continue
+            chunks.append(chunk)
+            total += chunk.size
+            if total >= limit:
+                break
     return Excerpt(chunks, chunks[-1].offset + chunks[-1].size if chunks else offset, size)
 
 

@@ -8,11 +8,10 @@ import pytest
 from flask import Flask
 
 import config
-from app import create_app
 from extensions import db
 from policy.permissions import Role
-from services import queue
 from tests.factories import member
+from tests.support.app import running_app
 from tests.support.aws import Aws, aws_running
 
 
@@ -24,23 +23,20 @@ def one_aws(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Aws]:
 
 
 @pytest.fixture(scope="session")
-def application(tmp_path_factory: pytest.TempPathFactory, redis_url: str, one_aws: Aws) -> Iterator[Flask]:
+def application(
+    tmp_path_factory: pytest.TempPathFactory, redis_url: str, database: dict[str, str], one_aws: Aws
+) -> Iterator[Flask]:
     """As everywhere, with the operator's endpoint at the stand-in."""
     settings = config.load(
         {
             "LOCKSTEP_HOME": str(tmp_path_factory.mktemp("home")),
             "REDIS_URL": redis_url,
             "AWS_ENDPOINT_URL": one_aws.endpoint,
+            **database,
         }
     )
-    app = create_app(settings, TESTING=True, PROPAGATE_EXCEPTIONS=True)
-    with app.app_context():
-        db.create_all()
-    yield app
-    with app.app_context():
-        queue.connection().close()
-        db.session.remove()
-        db.engine.dispose()
+    with running_app(settings) as app:
+        yield app
 
 
 @pytest.fixture

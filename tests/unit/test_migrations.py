@@ -17,6 +17,7 @@ from flask import Flask
 import config
 from app import create_app
 from extensions import db
+from tests.support import postgres
 
 MIGRATIONS = str(Path(__file__).parents[2] / "migrations")
 
@@ -83,3 +84,43 @@ def test_postgresql_takes_the_same_migrations(tmp_path: Path) -> None:
     assert "BYTEA" in sql
     for table in db.metadata.tables:
         assert f"CREATE TABLE {table} " in sql
+
+
+@pytest.fixture
+def live(tmp_path: Path, postgres_server: postgres.Server) -> Iterator[Flask]:
+    """The application with an empty PostgreSQL, whatever the other tests run on."""
+    environ = {"LOCKSTEP_HOME": str(tmp_path), "DATABASE_URL": postgres_server.database()}
+    app = create_app(config.load(environ), TESTING=True)
+    with app.app_context():
+        yield app
+        db.session.remove()
+        db.engine.dispose()
+
+
+def _catalogue() -> set[tuple[str, ...]]:
+    """Every column, constraint (CHECKs with their words) and index as PostgreSQL itself tells them."""
+    questions = (
+        "SELECT table_name, column_name, data_type || coalesce(character_maximum_length::text, ''), is_nullable,"
+        " coalesce(column_default, '') FROM information_schema.columns WHERE table_schema = 'public'",
+        "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+        " WHERE connamespace = 'public'::regnamespace",
+        "SELECT tablename, indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    )
+    with db.engine.connect() as connection:
+        rows = {tuple(row) for question in questions for row in connection.exec_driver_sql(question)}
+    return {row for row in rows if row[0] != "alembic_version"}
+
+
+@pytest.mark.usefixtures("live")
+def test_postgresql_has_the_models_tables_too() -> None:
+    flask_migrate.upgrade(MIGRATIONS)
+    flask_migrate.upgrade(MIGRATIONS)
+    with db.engine.begin() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        assert compare_metadata(context, db.metadata) == []
+    migrated = _catalogue()
+    assert any("CHECK" in row[-1] for row in migrated)
+    with db.engine.begin() as connection:
+        db.metadata.drop_all(connection)
+        db.metadata.create_all(connection)
+    assert _catalogue() == migrated

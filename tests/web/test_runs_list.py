@@ -26,9 +26,10 @@ MIB = 1024 * 1024
 
 
 @pytest.fixture
-def settings(tmp_path: Path, redis_url: str) -> config.Config:
+def settings(tmp_path: Path, redis_url: str, database: dict[str, str]) -> config.Config:
     """With a small limit, so that a test need not send 50 MB."""
-    return config.load({"LOCKSTEP_HOME": str(tmp_path / "home"), "REDIS_URL": redis_url, "MAX_ARCHIVE_MB": "3"})
+    home = str(tmp_path / "home")
+    return config.load({"LOCKSTEP_HOME": home, "REDIS_URL": redis_url, "MAX_ARCHIVE_MB": "3", **database})
 
 
 def archive(name: str = "main.tf", content: bytes = b'resource "terraform_data" "it" {}\n') -> bytes:

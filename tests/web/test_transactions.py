@@ -16,8 +16,11 @@ from services import archives
 from services.storage.sqlite import read_only
 from tests import factories
 from tests.factories import World
+from tests.support import postgres
 from tests.support.client import Client
 from tests.web.test_runs_list import archive
+
+pytestmark = postgres.only_sqlite("there one writer keeps all others waiting")
 
 
 class Slow(io.BytesIO):

@@ -34,6 +34,7 @@ def worker(bench: Bench, output: Path) -> Iterator[subprocess.Popen[bytes]]:
     environment = {
         "PATH": os.environ["PATH"],
         "LOCKSTEP_HOME": str(bench.home),
+        "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "AWS_ENDPOINT_URL": bench.aws.endpoint,
         "LOG_LEVEL": "DEBUG",
