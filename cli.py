@@ -1,4 +1,4 @@
-"""Commands for operators: `flask user …`, `flask organization …`, `flask doctor`."""
+"""Commands for operators: `flask user …`, `flask organization …`, `flask blobs …`, `flask doctor`."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ from flask.cli import AppGroup, with_appcontext
 from policy.permissions import Role
 from services import accounts, doctor, organizations
 from services.errors import LockstepError
+from services.storage import leftovers
 
 user_commands = AppGroup("user", help="People.")
 organization_commands = AppGroup("organization", help="Organizations.")
+blob_commands = AppGroup("blobs", help="Configurations, plans and states.")
 
 
 def register(app: Flask) -> None:
     """Add the commands to the application."""
-    for command in (user_commands, organization_commands, examine):
+    for command in (user_commands, organization_commands, blob_commands, examine):
         app.cli.add_command(command)
 
 
@@ -53,6 +55,31 @@ def create_organization(name: str) -> None:
     except LockstepError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Created the organization {name}.")
+
+
+@blob_commands.command("check")
+@click.option("--remove", is_flag=True, help="Remove the objects that nothing names.")
+def check_blobs(remove: bool) -> None:
+    """Compare the bucket of BLOB_STORE with the database. Exit code 1 when an object is missing.
+
+    Objects without a row that are older than a day were left by a process that was killed.
+    """
+    try:
+        found = leftovers.check()
+        if found is None:
+            click.echo("Blobs go into the database: there is no bucket to check.")
+            return
+        if remove:
+            leftovers.remove(found.leftovers)
+    except LockstepError as error:
+        raise click.ClickException(str(error)) from None
+    for address in found.leftovers:
+        click.echo(f"{'removed ' if remove else 'leftover'} {address}")
+    for address in found.missing:
+        click.echo(f"missing  {address}")
+    click.echo(f"{len(found.leftovers)} left over, {len(found.missing)} missing.")
+    if found.missing:
+        sys.exit(1)
 
 
 @click.command("doctor")

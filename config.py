@@ -45,6 +45,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("HOST", "127.0.0.1", "Address the web server listens on."),
     Setting("PORT", "8000", "Port the web server listens on."),
     Setting("DATABASE_URL", "SQLite in the data folder", "`postgresql://user:password@host/name`.", True),
+    Setting("BLOB_STORE", "the database", "Where configurations, plans and states go: `s3://bucket/prefix`."),
+    Setting("BLOB_STORE_ENDPOINT", "AWS", "Endpoint of an S3-compatible store; no other setting counts here."),
+    Setting("BLOB_STORE_REGION", "the AWS SDK's", "Region of the bucket."),
     Setting("REDIS_URL", "a private Redis in the data folder", "`redis://…` or `unix://…` of your own Redis.", True),
     Setting("TERRAFORM_BIN", "`terraform` or `tofu` on PATH, else the bundled one", "Path of the terraform to run."),
     Setting("SECRET_KEY", "made on the first start", "Signs session cookies and forms.", True),
@@ -84,15 +87,19 @@ _SERVICE_ENDPOINT = re.compile(r"(AWS_ENDPOINT_URL_[A-Z0-9_]+?)(_FILE)?")
 
 @dataclass(frozen=True)
 class Config:
-    """The settings in force. ``repr`` shows no secret."""
+    """The settings in force. ``repr`` shows no secret. ``kept_secrets`` are those that the data folder holds."""
 
     home: Path
     host: str
     port: int
     database_url: str = field(repr=False)
     redis_url: str = field(repr=False)
+    blob_store: str | None
+    blob_store_endpoint: str | None
+    blob_store_region: str | None
     terraform_bin: str | None
     secret_key: str = field(repr=False)
+    kept_secrets: tuple[str, ...]
     vault: Vault = field(repr=False)
     web_processes: int
     web_threads: int
@@ -153,8 +160,12 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         port=_number(get, "PORT", 8000, 1, 65535),
         database_url=_database_url(get("DATABASE_URL"), home),
         redis_url=_redis_url(get("REDIS_URL"), home),
+        blob_store=_blob_store(get("BLOB_STORE")),
+        blob_store_endpoint=_endpoint(get("BLOB_STORE_ENDPOINT")),
+        blob_store_region=get("BLOB_STORE_REGION"),
         terraform_bin=get("TERRAFORM_BIN"),
         secret_key=get("SECRET_KEY") or _kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(48)),
+        kept_secrets=tuple(name for name in ("SECRET_KEY", "ENCRYPTION_KEYS") if not get(name)),
         vault=vault,
         web_processes=_number(get, "WEB_PROCESSES", 2, 1, 64),
         web_threads=_number(get, "WEB_THREADS", 8, 1, 256),
@@ -223,6 +234,22 @@ def _redis_url(url: str | None, home: Path) -> str:
         return f"unix://{socket}"
     if url.partition("://")[0] not in ("redis", "rediss", "unix"):
         raise ConfigurationError("REDIS_URL must start with redis://, rediss:// or unix://.")
+    return url
+
+
+def _blob_store(address: str | None) -> str | None:
+    """``s3://bucket`` or ``s3://bucket/prefix`` without a slash at its end, None for the database."""
+    if address is None:
+        return None
+    # Bucket names: Amazon S3 user guide, "General purpose bucket naming rules"; safe characters of keys: "Object keys".
+    if not re.fullmatch(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[\w!.*'()/-]{0,500})?", address, re.ASCII):
+        raise ConfigurationError("BLOB_STORE must be s3://bucket or s3://bucket/prefix.")
+    return address.rstrip("/")
+
+
+def _endpoint(url: str | None) -> str | None:
+    if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+        raise ConfigurationError("BLOB_STORE_ENDPOINT must start with http:// or https:// and hold no password.")
     return url
 
 

@@ -15,7 +15,8 @@ from deploy.supervisor import Failed, Supervisor, say
 #: A fresh stand-in makes its users, buckets and roles first.
 STANDIN_SECONDS = 60.0
 #: Settings that lead out of the demo's own data folder, to data or an AWS that is somebody's.
-_OUTSIDE = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ENCRYPTION_KEYS")
+_BLOBS = ("BLOB_STORE", "BLOB_STORE_ENDPOINT", "BLOB_STORE_REGION")
+_OUTSIDE = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ENCRYPTION_KEYS", *_BLOBS)
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:

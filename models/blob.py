@@ -13,7 +13,7 @@ from models.base import Base
 class Blob(Base):
     """Encrypted bytes. ``digest`` (SHA-256, hex) and ``size`` (bytes) are those of the plain content.
 
-    ``data`` is None for bytes that lie in an object store, under the key ``location``.
+    ``data`` is None for bytes that lie in an object store, at ``location`` (``s3://bucket/key``).
     """
 
     __tablename__ = "blob"

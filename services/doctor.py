@@ -6,6 +6,7 @@ import os
 import shutil
 import socket
 import stat
+import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -26,6 +27,7 @@ from config import Config
 from extensions import db
 from services import clock, queue, sts_reach
 from services.execution import terraform
+from services.storage import object_store
 
 #: Codes are good for 30 s; AWS refuses signatures that are 5 minutes off (AWS IAM, "Signature Version 4").
 SKEW_WARNING, SKEW_PROBLEM = timedelta(seconds=30), timedelta(minutes=5)
@@ -61,6 +63,8 @@ def examine() -> Iterator[Finding]:
     yield from _files(config.home)
     yield _space(config.home)
     yield from _database()
+    yield from _keys(config)
+    yield from _bucket(config)
     yield from _redis(queue.connection())
     yield _terraform(config.terraform_bin)
     yield from _sts(config)
@@ -110,6 +114,42 @@ def _database() -> Iterator[Finding]:
     else:
         detail = "the tables are not those of this version" if present else "there are no tables yet"
         yield Finding("Migrations", Status.PROBLEM, detail, "Run `flask db upgrade`, or start with `make run`.")
+
+
+def _keys(config: Config) -> Iterator[Finding]:
+    """A database that several machines can use, with secrets that only this one has."""
+    if config.database_url.startswith("sqlite:") or not config.kept_secrets:
+        return
+    names = " and ".join(config.kept_secrets)
+    detail = f"{names} come from the data folder of this machine"
+    advice = "Set them, the same on every machine of this database: others sign people out and read nothing stored."
+    yield Finding("Keys", Status.WARNING, detail, advice)
+
+
+def _bucket(config: Config) -> Iterator[Finding]:
+    if config.blob_store is None:
+        return
+    address, content = f"{config.blob_store}/probe/{uuid.uuid4()}", os.urandom(16)
+    try:
+        object_store.put(address, content)
+        same = object_store.get(address) == content
+        seen = any(found.address == address for found in object_store.listing(address))
+        object_store.delete(address)
+        left = any(found.address == address for found in object_store.listing(address))
+    except object_store.ObjectGone:
+        same = seen = left = False
+    except object_store.StoreAway as away:
+        advice = (
+            "Check BLOB_STORE, BLOB_STORE_ENDPOINT and the server's AWS credentials: it puts, gets, lists, deletes."
+        )
+        yield Finding("Blob store", Status.PROBLEM, f"{config.blob_store} does not work ({away.reason})", advice)
+        return
+    if same and seen and not left:
+        yield Finding("Blob store", Status.OK, f"{config.blob_store} keeps and removes objects")
+    else:
+        detail = f"{config.blob_store} does not give back what was just stored, or keeps what was removed"
+        advice = "Use a store that is consistent at once, as Amazon S3 is."
+        yield Finding("Blob store", Status.PROBLEM, detail, advice)
 
 
 def _redis(client: Redis) -> Iterator[Finding]:

@@ -1,7 +1,11 @@
-"""Doing a piece of bookkeeping until the database takes it: a database that is away delays the end of a phase only."""
+"""Doing a piece of bookkeeping until the database, and the bucket, take it.
+
+One that is away delays the end of a phase and nothing else.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -10,30 +14,45 @@ from typing import TypeVar
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from extensions import db
+from services.storage.object_store import StoreAway
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: What a driver raises for a database that is away or busy.
-AWAY = (OperationalError, InterfaceError)
+#: What a driver raises for a database that is away or busy, and what stands for a bucket that is.
+AWAY = (OperationalError, InterfaceError, StoreAway)
+
+Away = OperationalError | InterfaceError | StoreAway
 
 #: Seconds between two tries.
 PAUSE = 0.5
 
 
-def steadily(call: Callable[[], T]) -> T:
-    """The answer of ``call``, tried again after a rollback for as long as the database is away.
+def steadily(call: Callable[[], T], meanwhile: Callable[[], object] | None = None) -> T:
+    """The answer of ``call``, tried again after a rollback for as long as the database or the bucket is away.
 
-    ``call`` makes its whole transaction, the commit included, and can stand being repeated.
+    ``call`` makes its whole transaction, the commit included, and can stand being repeated. ``meanwhile`` is called
+    between two tries while only the bucket is away, to renew a lease.
     """
     while True:
         try:
             return call()
         except AWAY as error:
-            log.warning("the database is away: %s", type(error.orig).__name__)
+            tell(error)
             try:
                 db.session.rollback()
             except AWAY:
                 db.session.close()
             time.sleep(PAUSE)
+            if meanwhile is not None and isinstance(error, StoreAway):
+                with contextlib.suppress(*AWAY):
+                    meanwhile()
+
+
+def tell(error: Away) -> None:
+    """Write into the worker's log what is away, and nothing of the error's own text."""
+    if isinstance(error, StoreAway):
+        log.warning("the object store is away: %s", error.reason)
+    else:
+        log.warning("the database is away: %s", type(error.orig).__name__)

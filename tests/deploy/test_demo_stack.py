@@ -20,6 +20,8 @@ def test_settings_that_lead_outside_are_left_aside() -> None:
         "DATABASE_URL": "postgresql://real",
         "DATABASE_URL_FILE": "/real",
         "REDIS_URL": "redis://real",
+        "BLOB_STORE": "s3://real",
+        "BLOB_STORE_ENDPOINT": "http://real",
         "SECRET_KEY": "real",
         "ENCRYPTION_KEYS": "real",
         "AWS_PROFILE": "real",

@@ -81,8 +81,20 @@ def test_terraform_is_started_in_one_place() -> None:
     )
 
 
-def test_sts_is_called_in_one_place() -> None:
-    assert offenders(LAYERS, "boto3", "botocore", allowed=("services/mfa/sts.py",)) == []
+def created_clients() -> list[tuple[str, str]]:
+    """Each ``….create_client("service")``: its file and the service."""
+    return [
+        (str(path.relative_to(TOP)), ast.literal_eval(node.args[0]))
+        for path in files(*LAYERS)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "create_client"
+    ]
+
+
+def test_sts_is_called_in_one_place_and_the_bucket_in_another() -> None:
+    aws = ("services/mfa/sts.py", "services/storage/object_store.py")
+    assert offenders(LAYERS, "boto3", "botocore", allowed=aws) == []
+    assert [call for call in created_clients() if call not in {(aws[0], "sts"), (aws[1], "s3")}] == []
 
 
 def callers(method: str) -> set[str]:

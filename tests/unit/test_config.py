@@ -75,6 +75,13 @@ def test_every_spelling_of_postgresql_gets_its_driver(home: Path, url: str) -> N
     assert load(home, DATABASE_URL=url).database_url == "postgresql+psycopg://u:p@h/n"
 
 
+def test_a_bucket_with_and_without_a_prefix(home: Path) -> None:
+    assert load(home).blob_store is None
+    assert load(home, BLOB_STORE="s3://our-bucket/").blob_store == "s3://our-bucket"
+    found = load(home, BLOB_STORE="s3://our.bucket/lockstep/one/", AWS_ENDPOINT_URL="http://terraforms:1")
+    assert (found.blob_store, found.blob_store_endpoint) == ("s3://our.bucket/lockstep/one", None)
+
+
 def test_the_endpoint_of_sts_comes_before_the_general_one(home: Path) -> None:
     both = {"AWS_ENDPOINT_URL": "http://a", "AWS_ENDPOINT_URL_STS": "http://b"}
     assert load(home, **both).sts_endpoint == "http://b"
@@ -139,6 +146,8 @@ REFUSED = {
     "LOG_LEVEL": ["LOUD"],
     "DATABASE_URL": ["mysql://h/n", "/a/path", "postgresql:h"],
     "REDIS_URL": ["localhost:6379", "http://h"],
+    "BLOB_STORE": ["bucket", "s3://", "s3://Bucket", "s3://bucket/pre fix", "gs://bucket"],
+    "BLOB_STORE_ENDPOINT": ["minio:9000", "http://user:password@minio:9000"],
     "ENCRYPTION_KEYS": ["short", "not base64!"],
     "SECRET_KEY_FILE": ["/nowhere/key"],
 }

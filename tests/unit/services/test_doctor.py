@@ -24,6 +24,7 @@ import config
 from extensions import db
 from services import doctor, queue, sts_reach
 from services.doctor import Finding, Status
+from services.storage.vault import generate_key
 from tests.deploy.launcher import free_port
 
 Usage = namedtuple("Usage", "total used free")
@@ -123,6 +124,16 @@ def test_a_database_that_is_away(app: Flask) -> None:
     finding = found(app, "Database")
     assert finding.status is Status.PROBLEM
     assert "DATABASE_URL" in finding.advice
+
+
+def test_keys_of_one_machine_beside_a_database_of_many(tmp_path: Path) -> None:
+    environ = {"LOCKSTEP_HOME": str(tmp_path), "DATABASE_URL": "postgresql://nobody@localhost/nothing"}
+    (finding,) = doctor._keys(config.load(environ))
+    assert finding.status is Status.WARNING
+    assert "SECRET_KEY and ENCRYPTION_KEYS come from the data folder" in finding.detail
+    both = {"SECRET_KEY": "x" * 32, "ENCRYPTION_KEYS": generate_key()}
+    assert list(doctor._keys(config.load(environ | both))) == []
+    assert list(doctor._keys(config.load({"LOCKSTEP_HOME": str(tmp_path)}))) == []
 
 
 def test_no_worker(app: Flask) -> None:

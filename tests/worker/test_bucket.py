@@ -1,0 +1,145 @@
+"""Whole runs with real terraform whose configuration, plan and state lie in a bucket, and a bucket that goes away."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import config
+from extensions import db
+from models import Blob, Phase, StateVersion
+from policy.lifecycle import RunStatus
+from services import configurations, doctor, runs, states
+from services.doctor import Status
+from services.storage import object_store
+from tests import factories
+from tests.support import bucket as buckets
+from tests.support import lab
+from tests.support.aws import Aws
+from tests.support.bucket import Bucket
+from tests.worker.configurations import ONE, held
+from tests.worker.conftest import Bench
+
+pytestmark = pytest.mark.terraform
+
+
+@pytest.fixture(scope="module")
+def one_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with buckets.running(tmp_path_factory.mktemp("moto")) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(one_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    one_bucket.back()
+    one_bucket.empty()
+    for name, value in buckets.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return one_bucket
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str, database: dict[str, str], one_aws: Aws, bucket: Bucket) -> config.Config:
+    environ = {"LOCKSTEP_HOME": str(tmp_path / "home"), "REDIS_URL": redis_url, "AWS_ENDPOINT_URL": one_aws.endpoint}
+    return config.load(environ | database | bucket.settings)
+
+
+def kinds(bucket: Bucket) -> list[str]:
+    return sorted(key.removeprefix(f"{buckets.PREFIX}/").split("/")[0] for key in bucket.objects())
+
+
+def anew(phase: Phase) -> Phase:
+    db.session.refresh(phase)
+    return phase
+
+
+def test_a_whole_run(bench: Bench, bucket: Bucket) -> None:
+    secret = 'resource "terraform_data" "it" {\n  input = "canary-in-the-state"\n}\n'
+    run = bench.applied(secret)
+    assert kinds(bucket) == ["configuration", "plan", "state"]
+    assert db.session.query(Blob).filter(Blob.data.isnot(None)).count() == 0
+    assert not any(b"canary" in content or b"terraform_data" in content for content in bucket.objects().values())
+    version, content = states.content(bench.environment, 1)
+    assert b"canary-in-the-state" in content
+    assert version.run_id == run.id
+    again = bench.run(secret)
+    assert bench.work(again.plan) is RunStatus.PLANNED_AND_FINISHED, "the state came back from the bucket"
+
+
+def test_terraform_sees_none_of_the_servers_credentials(bench: Bench, bucket: Bucket, tmp_path: Path) -> None:
+    seen = tmp_path / "environment"
+    bench.applied(
+        'resource "terraform_data" "it" {\n  provisioner "local-exec" {\n'
+        f"    command = \"env > {seen}; tr '\\\\000' '\\\\n' < /proc/$PPID/environ >> {seen}\"\n  }}\n}}\n"
+    )
+    text = seen.read_text()
+    assert "TF_IN_AUTOMATION=1" in text
+    for value in (*buckets.CREDENTIALS.values(), bucket.endpoint, "BLOB_STORE"):
+        assert value not in text
+    assert os.environ["AWS_ACCESS_KEY_ID"] in buckets.CREDENTIALS.values()
+
+
+def test_a_bucket_that_goes_away_during_an_apply_loses_no_state(bench: Bench, bucket: Bucket, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    run = bench.planned(held(gate))
+    runs.confirm(factories.member(), run)
+    phase = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply is under way")
+    bucket.away()
+    gate.touch()
+    lab.until(lambda: "Apply complete!" in lab.log_of(run.apply), "terraform is done, and its log goes on")
+    beat = run.apply.heartbeat_at
+    lab.until(lambda: anew(run.apply).heartbeat_at != beat, "the lease is renewed meanwhile")
+    assert lab.status(run) is RunStatus.APPLYING
+    bucket.back()
+    phase.result()
+    assert lab.status(run) is RunStatus.APPLIED, run.error
+    assert [version.resources for version in db.session.query(StateVersion)] == [2]
+    assert b'"second"' in states.content(bench.environment, 1)[1]
+    assert kinds(bucket) == ["configuration", "plan", "state"], "each replaced state was removed"
+
+
+def test_a_bucket_that_is_away_delays_the_beginning_of_a_phase(bench: Bench, bucket: Bucket) -> None:
+    run = bench.run(ONE)
+    bucket.away()
+    phase = bench.start(run.plan)
+    lab.until(lambda: lab.status(run) is RunStatus.PLANNING, "it is taken")
+    beat = run.plan.heartbeat_at
+    lab.until(lambda: anew(run.plan).heartbeat_at != beat, "it waits with its lease renewed")
+    bucket.back()
+    phase.result()
+    assert lab.status(run) is RunStatus.AWAITING_CONFIRMATION, run.error
+
+
+def test_a_missing_plan_ends_the_run_with_the_reason(bench: Bench, bucket: Bucket) -> None:
+    run = bench.planned(ONE)
+    bucket.remove(f"{buckets.PREFIX}/plan/{run.plan_blob_id}")
+    runs.confirm(factories.member(), run)
+    assert bench.work(run.apply) is RunStatus.ERRORED
+    assert (run.error_code, "no longer in the object store" in run.error) == ("plan_unreadable", True)
+
+
+def test_wrong_credentials_are_told(bench: Bench, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stand-in checks signatures, which moto does not."""
+    bench.settings(monkeypatch, blob_store_endpoint=aws.endpoint)
+    bench.app.extensions.pop("lockstep-object-store", None)
+    finding = next(each for each in doctor.examine() if each.subject == "Blob store")
+    assert (finding.status, "(InvalidAccessKeyId)" in finding.detail) == (Status.PROBLEM, True), finding
+    assert "AWS credentials" in finding.advice
+    with pytest.raises(object_store.StoreAway, match=r"InvalidAccessKeyId.*Nothing was changed"):
+        bench.upload(ONE)
+    db.session.rollback()
+    assert configurations.latest(bench.environment) is None
+    bench.app.extensions.pop("lockstep-object-store", None)
+
+
+def test_the_doctor_tries_the_bucket(bench: Bench, bucket: Bucket) -> None:
+    finding = next(each for each in doctor.examine() if each.subject == "Blob store")
+    assert finding.status is Status.OK, finding
+    assert bucket.objects() == {}
+    bucket.away()
+    finding = next(each for each in doctor.examine() if each.subject == "Blob store")
+    assert finding.status is Status.PROBLEM
