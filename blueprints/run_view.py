@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
-from flask import render_template
+from flask import render_template, url_for
 from markupsafe import Markup
 
-from blueprints import gate_view, log_view, run_steps
+from blueprints import gate_view, log_view, polling, run_steps
 from blueprints.gate_view import GateView
 from blueprints.log_view import LogView
 from blueprints.presentation import lock_pill, pill
@@ -47,7 +47,7 @@ class RunView:
     attempts: dict[PhaseKind, list[MfaAttempt]]
     gate: GateView
     all_resources: bool = False
-    whole_log: bool = False
+    line: tuple[PhaseKind, int] | None = None
     focus: bool = False
 
     @property
@@ -133,14 +133,33 @@ class RunView:
 
     def log(self, kind: PhaseKind) -> LogView:
         """A phase's log so far, rendered."""
-        return log_view.page(self.run, kind, whole=self.whole_log)
+        if kind not in self._logs:
+            asked = self.line[1] if self.line and self.line[0] is kind else None
+            self._logs[kind] = log_view.page(self.run, kind, asked)
+        return self._logs[kind]
+
+    @cached_property
+    def _logs(self) -> dict[PhaseKind, LogView]:
+        return {}
+
+    @property
+    def stamp(self) -> str:
+        """What the next poll is compared with first."""
+        return polling.stamp()
+
+    def line_href(self, kind: PhaseKind, line: int) -> str:
+        """The address of a line: a place on this page where it is there, else a page around it."""
+        name = f"{kind.value}-{line}"
+        if self.run.phase(kind).log_lines - line < log_view.CLOSED_LINES // 2:
+            return f"#{name}"
+        return f"{url_for('runs.show', line=name, **self.at)}#{name}"
 
     @property
     def every(self) -> str:
         """How often the page asks for news; "" when none can come."""
-        if self.run.status in _QUEUED:
+        if self.run.status in _QUEUED or self.run.status in RUNNING:
             return "1s"
-        if self.run.status in RUNNING or self.attributes_follow:
+        if self.attributes_follow:
             return "2s"
         return "" if self.run.status.final else "3s"
 
@@ -172,7 +191,21 @@ class RunView:
 
     def logs_missing(self, seen: Mapping[str, str]) -> list[PhaseKind]:
         """The logs that began since."""
-        return [kind for kind in self.log_kinds if kind.value not in seen.get("logs", "").split()]
+        return [kind for kind in self.log_kinds if kind not in log_view.offsets(seen)]
+
+    def logs_news(self, seen: Mapping[str, str]) -> list[log_view.LogNews]:
+        """The logs that the page has, each with the lines that it lacks."""
+        has = log_view.offsets(seen)
+        return [log_view.log_news(self.run, kind, has[kind]) for kind in self.log_kinds if kind in has]
+
+    def logs_changed(self, seen: Mapping[str, str]) -> bool:
+        """Whether a log began or grew."""
+        has = log_view.offsets(seen)
+        return any(has.get(kind) != self.run.phase(kind).log_size for kind in self.log_kinds)
+
+    def ends(self, kinds: Iterable[PhaseKind]) -> dict[str, int]:
+        """Up to which byte the page gets these logs."""
+        return {kind.value: self.log(kind).end for kind in kinds}
 
 
 def build(
@@ -180,13 +213,13 @@ def build(
     run: Run,
     *,
     all_resources: bool = False,
-    whole_log: bool = False,
+    line: tuple[PhaseKind, int] | None = None,
     rejected: CodeRejected | None = None,
 ) -> RunView:
     """Load what the page of a run shows."""
     attempts = run_pages.attempts(run)
     gate = gate_view.build(membership, run, attempts, rejected)
-    return RunView(membership, run, attempts, gate, all_resources, whole_log, focus=rejected is not None)
+    return RunView(membership, run, attempts, gate, all_resources, line, focus=rejected is not None)
 
 
 def _digest(text: str) -> str:

@@ -17,11 +17,10 @@ from flask import (
     session,
     url_for,
 )
-from flask import stream_with_context as streamed
 from flask_login import decode_cookie, login_required
 from markupsafe import Markup
 
-from blueprints import log_view, run_steps, run_view
+from blueprints import log_view, polling, run_steps, run_view
 from blueprints.loading import is_fragment, load_environment, load_run, person
 from blueprints.presentation import asset
 from models import Environment, Membership, Run
@@ -29,7 +28,6 @@ from policy.mfa import PhaseKind
 from services import configurations, run_pages, runs
 from services.errors import CodeRejected, Conflict, Invalid, LockstepError, ServiceAway
 from services.mfa import gate
-from services.storage import logs
 
 blueprint = Blueprint("runs", __name__, url_prefix="/terraform/<organization>/environments/<environment>")
 
@@ -63,6 +61,10 @@ def _words() -> dict[str, Any]:
     symbol = '<svg class="icon chevron" aria-hidden="true"><use href="{}#chevron-right"/></svg>'
     chevron = Markup(symbol).format(asset("icons.svg"))  # noqa: S704  (the text above)
     return {"chevron": chevron, "run_time": run_steps.run_time}
+
+
+#: Before the person is loaded: most polls need no more than this.
+blueprint.before_request(polling.begin)
 
 
 @blueprint.before_request
@@ -122,33 +124,33 @@ def show(organization: str, environment: str, number: int) -> Any:
 
 @blueprint.get("/changes/runs/<int:number>/status")
 def status(organization: str, environment: str, number: int) -> Any:
-    """What changed since the page got its parts; 204 when nothing did."""
+    """What changed since the page got its parts, and the new lines of its logs; 204 when there is nothing.
+
+    Most polls are answered before they come here (blueprints/polling.py).
+    """
     membership, run = load_run(organization, environment, number)
     view = run_view.build(membership, run, all_resources=request.args.get("resources") == "all")
-    seen = request.args.to_dict()
-    if not view.changed(seen) and not view.logs_missing(seen):
+    changed = view.changed(request.args)
+    if not changed and not view.logs_changed(request.args) and not view.stamp:
         return "", 204
-    return _fragment(view, view.changed(seen))
+    return _fragment(view, changed)
 
 
 @blueprint.get("/changes/runs/<int:number>/<any(plan, apply):kind>/log")
 def log(organization: str, environment: str, number: int, kind: str) -> Any:
-    """The lines from a byte offset on; 204 when there are none yet."""
+    """Lines of a gap, and what is left of it; 204 when there are none."""
     _, run = load_run(organization, environment, number)
-    offset = request.args.get("offset", 0, type=int)
-    view = log_view.poll(run, PhaseKind(kind), offset)
-    if view.live and not view.html and view.end == offset:
-        return "", 204
-    return render_template("runs/_log_tail.html", log=view, run=run)
+    first, last = (request.args.get(name, 0, type=int) for name in ("first", "last"))
+    count = max(request.args.get("count", log_view.STEP_LINES, type=int), 0)
+    from_above = request.args.get("from") == "above"
+    parts = log_view.fill(run.phase(PhaseKind(kind)), first, last, from_above=from_above, count=count)
+    return render_template("runs/_log_parts.html", parts=parts, kind=kind, at=run_steps.address(run)) or ("", 204)
 
 
 @blueprint.get("/changes/runs/<int:number>/<any(plan, apply):kind>/log.txt")
 def raw_log(organization: str, environment: str, number: int, kind: str) -> Response:
     _, run = load_run(organization, environment, number)
-    pieces = logs.raw(run.phase(PhaseKind(kind)).id)
-    response = Response(streamed(pieces), content_type="text/plain; charset=utf-8")
-    response.headers.set("Content-Disposition", "attachment", filename=f"{environment}-{number}-{kind}.log")
-    return response
+    return log_view.download(run.phase(PhaseKind(kind)), f"{environment}-{number}-{kind}.log")
 
 
 @blueprint.post("/changes/runs/<int:number>/authenticate")
@@ -212,23 +214,22 @@ def _page(
     rejected: CodeRejected | None = None,
     notice: LockstepError | None = None,
 ) -> str:
-    everything = {name: request.args.get(name) == "all" for name in ("resources", "log")}
     view = run_view.build(
         membership,
         run,
-        all_resources=everything["resources"],
-        whole_log=everything["log"],
+        all_resources=request.args.get("resources") == "all",
+        line=log_view.asked_line(request.args.get("line", "")),
         rejected=rejected,
     )
     return render_template("runs/show.html", view=view, run=run, gate=view.gate, tab="changes", problem=notice)
 
 
 def _fragment(view: run_view.RunView, parts: list[str], notice: LockstepError | None = None) -> str:
-    seen = request.values
-    kinds = view.logs_missing(seen)
-    begun = seen.get("logs", "").split()
+    begun = view.logs_missing(request.values)
+    news = view.logs_news(request.values)
+    logs = {**view.ends(begun), **{found.kind: found.news.end for found in news}}
     return render_template(
-        "runs/_fragment.html", view=view, run=view.run, parts=parts, kinds=kinds, begun=begun, problem=notice
+        "runs/_fragment.html", view=view, run=view.run, parts=parts, begun=begun, news=news, logs=logs, problem=notice
     )
 
 

@@ -1,4 +1,4 @@
-"""Log bytes as safe HTML: a span for each line, colours as classes, nothing else from the content.
+"""Log bytes as safe HTML: a list item for each line, colours as classes, nothing else from the content.
 
 The styles of a terminal (SGR, ECMA-48 8.3.117) are kept; every other escape sequence is dropped, so content
 can neither move the cursor over earlier lines nor make a link. Class names are ansi2html's (ansi1, ansi31);
@@ -15,7 +15,9 @@ from html import escape
 
 from markupsafe import Markup
 
-LONGEST_LINE = 20_000  # characters shown of one line
+#: Characters of a line that are shown whole, and what is shown of a longer one: its first and its last.
+LONGEST_LINE = 4_000
+FOLDED_FIRST, FOLDED_LAST = 3_000, 500
 
 _STYLES = {1: 22, 2: 22, 3: 23, 4: 24, 7: 27, 9: 29}  # code that switches on: code that switches off
 _COLOURS: tuple[int, ...] = (*range(30, 38), *range(90, 98))
@@ -38,10 +40,10 @@ _CLOCK = re.compile(r"\d\d:\d\d:\d\d ")
 _ICON = '<svg class="icon" aria-hidden="true"><use href="/static/icons.svg#{}"/></svg> '
 #: Tone of a line of Lockstep's own → its classes and icon. The padlock means MFA and nothing else.
 _TONES = {
-    "own": ("line line-own", ""),
-    "ok": ("line line-ok", _ICON.format("lock-open")),
-    "bad": ("line line-bad", _ICON.format("lock")),
-    "error": ("line line-bad", ""),
+    "own": (' class="line-own"', ""),
+    "ok": (' class="line-ok"', _ICON.format("lock-open")),
+    "bad": (' class="line-bad"', _ICON.format("lock")),
+    "error": (' class="line-bad"', ""),
 }
 
 # xterm's first 16 colours, in the order of the codes 30–37 and 90–97.
@@ -55,11 +57,16 @@ _PALETTE = (
 
 @dataclass(frozen=True)
 class Rendered:
-    """HTML of whole lines, the style that holds after them, and how many lines they are."""
+    """HTML of whole lines, one string each, and the style that holds after them."""
 
-    html: Markup
+    lines: list[str]
     sgr: str
-    lines: int
+
+    @property
+    def html(self) -> Markup:
+        """All of them."""
+        # Everything from the content went through escape(); the rest is the text of this module.
+        return Markup("".join(self.lines))  # noqa: S704
 
 
 def render_lines(
@@ -70,36 +77,45 @@ def render_lines(
     *,
     own: bool = False,
     tone: str | None = None,
+    cut: bool = False,
 ) -> Rendered:
-    """Whole lines as HTML (the last one may lack its newline).
+    """Whole lines as HTML (the last one may lack its newline): list items, whose number is the list's.
 
-    :param first_line: number of the first line, for its id and its gutter.
+    The markup is short, because a page holds thousands of lines.
+
+    :param first_line: number of the first line, for its id.
     :param sgr: the style that held at the end of what came before ("" at the start).
     :param anchor: beginning of the lines' ids ("apply" makes #apply-12).
     :param own: the lines are Lockstep's; only the caller can say so, no content can look like it.
     :param tone: with `own`: "ok" and "bad" are the open and the closed padlock of MFA, "error" has none.
+    :param cut: the beginning of the first line is not in `data`; it is said so.
     :raises ValueError: the anchor is not a plain identifier.
     """
     if not _ANCHOR.fullmatch(anchor):
         raise ValueError("an anchor is letters, digits, _ and -")
     if not data:
-        return Rendered(Markup(), sgr, 0)
-    css, icon = _TONES.get(tone or "own", _TONES["own"]) if own else ("line", "")
+        return Rendered([], sgr)
+    css, icon = _TONES.get(tone or "own", _TONES["own"]) if own else ("", "")
     texts, sgr = _line_texts(_cleaned(data.removesuffix(b"\n")), sgr)
-    start, middle = f'<span class="{css}" id="{anchor}-', f'"><a href="#{anchor}-'
-    end = '" tabindex="-1" aria-hidden="true"></a>'
+    if cut:
+        texts[0] = f"{_fold('The beginning of this line is not shown')}{texts[0]}"
+    start, middle = f'<li{css} id="{anchor}-', f'"><a href="#{anchor}-'
     lines = [
-        f'{start}{n}{middle}{n}" data-n="{n}{end}{_with_icon(text, icon) if icon else text}\n</span>'
+        f'{start}{n}{middle}{n}" tabindex="-1"></a>{_with_icon(text, icon) if icon else text}\n</li>'
         for n, text in enumerate(texts, first_line)
     ]
-    # Everything from the content went through escape(); the rest is the text of this module.
-    return Rendered(Markup("".join(lines)), sgr, len(lines))  # noqa: S704
+    return Rendered(lines, sgr)
 
 
 def final_sgr(data: bytes, sgr: str) -> str:
     """The style that holds after these lines, as `render_lines` would say, without rendering them."""
     if b"\x1b[" not in data:
         return sgr
+    reset = data.rfind(b"\x1b[0m")  # nothing before it counts, and terraform writes it at the end of each colour
+    if reset >= 0:
+        data, sgr = data[reset + 4 :], ""
+        if b"\x1b[" not in data:
+            return sgr
     for match in _SGR.finditer(_cleaned(data)):
         sgr = _after(sgr, match[1])
     return sgr
@@ -146,23 +162,35 @@ def _last_of_progress(line: str, sgr: str) -> tuple[str, str]:
 def _styled(line: str, sgr: str) -> tuple[str, str]:
     """One line with its styles, folded when it is very long. Every span ends with the line."""
     parts = _SGR.split(line)
+    length = sum(map(len, parts[::2]))
+    # Shown is what stands before `first` and from `last` on, counted without the sequences.
+    first, last = (FOLDED_FIRST, length - FOLDED_LAST) if length > LONGEST_LINE else (length, length)
     html: list[str] = []
-    left = LONGEST_LINE
-    folded = 0
+    at = 0
     for index in range(0, len(parts), 2):
         if index:
             sgr = _after(sgr, parts[index - 1])
         text = parts[index]
-        folded += max(0, len(text) - left)
-        text = text[:left]
-        left -= len(text)
-        if text:
-            css = _classes(sgr)
-            safe = escape(text, quote=False)
-            html.append(f'<span class="{css}">{safe}</span>' if css else safe)
-    if folded:
-        html.append(f"… ({folded:,} more characters in the raw log)")
+        if at < first:
+            html.append(_in_style(text[: first - at], sgr))
+        if last > first and at <= first < at + len(text):
+            html.append(_fold(f"{last - first:,} characters not shown; the raw log has the whole line"))
+        if last > first and at + len(text) > last:
+            html.append(_in_style(text[max(last - at, 0) :], sgr))
+        at += len(text)
     return "".join(html), sgr
+
+
+def _in_style(text: str, sgr: str) -> str:
+    if not text:
+        return ""
+    css = _classes(sgr)
+    safe = escape(text, quote=False)
+    return f'<span class="{css}">{safe}</span>' if css else safe
+
+
+def _fold(words: str) -> str:
+    return f'<em class="fold"> … {words} … </em>'
 
 
 def _with_icon(text: str, icon: str) -> str:

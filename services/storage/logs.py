@@ -1,36 +1,81 @@
-"""The log of a phase: appended by byte offset, read by byte offset.
+"""The log of a phase: appended by byte offset, read by byte offset or by line, compressed once its phase has ended.
 
 An append names the offset where it belongs. The same append again is a no-op; one that would leave a gap is refused.
+The log is its chunks' bytes, one after another. A chunk holds whole lines, with one exception: a line that terraform
+has not ended yet, and that is too long to wait for, goes on in the next chunk, which then begins with the same line's
+number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Row, ScalarSelect, Select, func, insert, select, update
+from sqlalchemy.orm import aliased
 
 from extensions import db
 from models import LogChunk, Phase
 from services import clock
 from services.storage.ansi import final_sgr
 
-#: A poll answers at most this much, so that a page that was away catches up in steps.
-READ_BYTES = 256 * 1024
+#: A poll or a page reads about this much of a log at most, in bytes; a line may be longer.
+READ_BYTES = 1024 * 1024
+
+#: The raw log is read in pieces of about this size, each in a transaction of its own.
+STREAM_BYTES = 2 * 1024 * 1024
 
 
 class LogGap(Exception):
     """The offset is beyond the end of the log: something before it was never stored."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Consecutive bytes of a log, unpacked. ``continues``: they begin inside of the line ``first_line``."""
+
+    offset: int
+    first_line: int
+    sgr: str
+    tone: str | None
+    data: bytes
+    continues: bool = False
+
+    @property
+    def end(self) -> int:
+        """The offset after the last byte."""
+        return self.offset + len(self.data)
+
+    @property
+    def last_line(self) -> int:
+        """The number of the last line that begins in the chunk, or goes on in it."""
+        return self.first_line + self.data.count(b"\n") - self.data.endswith(b"\n")
+
+
+@dataclass(frozen=True, slots=True)
 class Excerpt:
     """Consecutive chunks. ``end`` is the offset after the last one; ``size`` is the whole log's, in bytes."""
 
-    chunks: list[LogChunk]
+    chunks: list[Chunk]
     end: int
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a log ended after an append: the colour left open, and whether its last line is unfinished."""
+
+    size: int
+    lines: int
+    sgr: str
+    open: bool
+
+
+#: phase id → its end as this process left it, so that an append need not read what came before.
+_ends: dict[int, _End] = {}
+_MOST_ENDS = 256
 
 
 def append(phase_id: int, offset: int, data: bytes, *, tone: str | None = None) -> int:
@@ -39,98 +84,276 @@ def append(phase_id: int, offset: int, data: bytes, *, tone: str | None = None) 
     ``tone`` is given for Lockstep's own lines: "own", "error", and "ok" or "bad" with the padlock.
     Raises :class:`LogGap`.
     """
-    if not data:
-        return offset
+    return append_all(phase_id, [(offset, data)], tone=tone)
+
+
+def append_all(
+    phase_id: int, pieces: Sequence[tuple[int, bytes]], *, tone: str | None = None, **columns: object
+) -> int:
+    """As :func:`append`, several ``(offset, data)`` in three statements; ``columns`` of the phase are set with them."""
     phase = db.session.execute(
-        select(Phase.log_size, Phase.log_lines).where(Phase.id == phase_id).with_for_update()
+        select(Phase.log_size, Phase.log_lines, Phase.log_packed_at).where(Phase.id == phase_id).with_for_update()
     ).one()
-    if offset > phase.log_size:
-        raise LogGap(f"phase {phase_id}: offset {offset} beyond {phase.log_size}")
-    if offset < phase.log_size:
-        return offset + len(data)  # stored before: a successor repeats what its predecessor could not confirm
-    lines = data.count(b"\n") + (not data.endswith(b"\n"))
-    db.session.add(
-        LogChunk(
-            phase_id=phase_id,
-            offset=offset,
-            size=len(data),
-            first_line=phase.log_lines + 1,
-            lines=lines,
-            sgr=_open_colour(phase_id),
-            tone=tone,
-            at=clock.now(),
-            data=data,
-        )
+    size, confirmed = phase.log_size, 0
+    rows: list[dict[str, Any]] = []
+    end: _End | None = None
+    for offset, data in pieces:
+        if offset > size:
+            raise LogGap(f"phase {phase_id}: offset {offset} beyond {size}")
+        if offset < size or not data:
+            # Stored before: a successor repeats what its predecessor could not confirm.
+            confirmed = offset + len(data)
+            continue
+        end = end or _end(phase_id, phase.log_size, phase.log_lines)
+        if tone is not None and end.open:
+            end = _added(rows, end, phase_id, b"\n", None)  # no line of Lockstep's joins one of terraform's
+        end = _added(rows, end, phase_id, data, tone)
+        confirmed = size = end.size
+    values: dict[str, Any] = dict(columns)
+    if end is not None:
+        db.session.execute(insert(LogChunk), rows)
+        values |= {"log_size": end.size, "log_lines": end.lines}
+        if phase.log_packed_at is not None:
+            values["log_packed_at"] = None  # something to pack again
+    if values:
+        db.session.execute(update(Phase).where(Phase.id == phase_id).values(values))
+    if end is not None:
+        if len(_ends) >= _MOST_ENDS:
+            _ends.clear()
+        _ends[phase_id] = end
+    return confirmed
+
+
+def _added(rows: list[dict[str, Any]], end: _End, phase_id: int, data: bytes, tone: str | None) -> _End:
+    """One more row after ``end``; answers the new end."""
+    first = end.lines if end.open else end.lines + 1
+    unfinished = not data.endswith(b"\n")
+    lines = data.count(b"\n") + unfinished
+    rows.append(
+        {
+            "phase_id": phase_id,
+            "offset": end.size,
+            "size": len(data),
+            "first_line": first,
+            "lines": lines,
+            "sgr": end.sgr,
+            "tone": tone,
+            "at": clock.now(),
+            "packed": False,
+            "data": data,
+        }
     )
-    end = offset + len(data)
-    db.session.execute(
-        update(Phase).where(Phase.id == phase_id).values(log_size=end, log_lines=phase.log_lines + lines)
-    )
-    db.session.flush()
-    return end
+    sgr = "" if tone is not None else final_sgr(data, end.sgr)
+    return _End(end.size + len(data), first + lines - 1, sgr, unfinished)
+
+
+def _end(phase_id: int, size: int, lines: int) -> _End:
+    """How the log ends: remembered, or else found out from its last chunk."""
+    known = _End(0, 0, "", False) if size == 0 else _ends.get(phase_id)
+    if known is not None and (known.size, known.lines) == (size, lines):
+        return known
+    last = db.session.execute(_select(phase_id).order_by(LogChunk.offset.desc()).limit(1)).one_or_none()
+    if last is None:
+        return _End(size, lines, "", False)
+    chunk = _chunk(last)
+    sgr = "" if chunk.tone is not None else final_sgr(chunk.data, chunk.sgr)
+    return _End(size, lines, sgr, not chunk.data.endswith(b"\n"))
 
 
 def say(phase: Phase, text: str, tone: str = "own") -> int:
     """Append a line of Lockstep's own at the end; the caller commits. Returns the new size."""
-    size = db.session.scalar(select(Phase.log_size).where(Phase.id == phase.id)) or 0
+    # Locked, so that nothing else comes in between: it would count as this line, stored before.
+    size = db.session.scalar(select(Phase.log_size).where(Phase.id == phase.id).with_for_update()) or 0
     return append(phase.id, size, text.encode() + b"\n", tone=tone)
 
 
 def read(phase_id: int, offset: int, limit: int = READ_BYTES) -> Excerpt:
-    """Chunks from ``offset`` on, at most about ``limit`` bytes. One indexed read.
-
-    ``offset`` is one that an earlier read answered; any other is moved back to the start of its chunk.
-    """
+    """What stands from ``offset`` on, about ``limit`` bytes at most. One indexed read."""
     size = db.session.scalar(select(Phase.log_size).where(Phase.id == phase_id)) or 0
     offset = min(max(offset, 0), size)
+    chunks = since(phase_id, offset, limit) if offset < size else []
+    return Excerpt(chunks, chunks[-1].end if chunks else offset, size)
+
+
+def since(phase_id: int, offset: int, limit: int) -> list[Chunk]:
+    """The bytes from ``offset`` on to the end of a chunk, about ``limit`` bytes at most. One statement.
+
+    The offset may be anywhere, also inside of chunks that were packed into one since it was answered.
+    """
     start = (
-        select(func.max(LogChunk.offset)).where(LogChunk.phase_id == phase_id, LogChunk.offset <= offset)
-    ).scalar_subquery()
-    query = (
-        select(LogChunk)
-        .where(LogChunk.phase_id == phase_id, LogChunk.offset >= func.coalesce(start, 0))
-        .order_by(LogChunk.offset)
-        .execution_options(yield_per=16)
+        select(LogChunk.offset)
+        .where(LogChunk.phase_id == phase_id, LogChunk.offset <= offset)
+        .order_by(LogChunk.offset.desc())
+        .limit(1)
+        .scalar_subquery()
     )
-    chunks: list[LogChunk] = []
+    query = _select(phase_id).where(LogChunk.offset >= func.coalesce(start, 0)).order_by(LogChunk.offset)
+    chunks: list[Chunk] = []
     total = 0
-    with closing(db.session.scalars(query)) as rows:  # PostgreSQL keeps a cursor open for what was not fetched
-        for chunk in rows:
-            if chunk.offset + chunk.size <= offset:
-                continue
+    for row in _rows(query):
+        chunk = _from_offset(_chunk(row), offset)
+        if not chunk.data:
+            continue
+        chunks.append(chunk)
+        total += len(chunk.data)
+        if total >= limit:
+            break
+    return chunks
+
+
+def before(phase_id: int, line: int, count: int, limit: int = READ_BYTES) -> list[Chunk]:
+    """The ``count`` lines before ``line``, fewer where they are more than about ``limit`` bytes. One statement."""
+    if line <= 1 or count <= 0:
+        return []
+    first, last = max(line - count, 1), line - 1
+    query = _select(phase_id).where(LogChunk.offset <= _at_line(phase_id, last)).order_by(LogChunk.offset.desc())
+    chunks: list[Chunk] = []
+    total = 0
+    for row in _rows(query):
+        if row.first_line + row.lines <= first:
+            break
+        chunk = _only_lines(_chunk(row), first, last)
+        if chunk.data:
             chunks.append(chunk)
-            total += chunk.size
-            if total >= limit:
-                break
-    return Excerpt(chunks, chunks[-1].offset + chunks[-1].size if chunks else offset, size)
+            total += len(chunk.data)
+        if total >= limit:
+            break
+    return chunks[::-1]
+
+
+def after(phase_id: int, line: int, count: int, limit: int = READ_BYTES) -> list[Chunk]:
+    """The lines from ``line`` on, ``count`` at most and about ``limit`` bytes at most. One statement."""
+    last = line + count - 1
+    query = (
+        _select(phase_id)
+        .where(LogChunk.offset >= func.coalesce(_at_line(phase_id, line - 1), 0), LogChunk.first_line <= last)
+        .order_by(LogChunk.offset)
+    )
+    chunks: list[Chunk] = []
+    total = 0
+    for row in _rows(query):
+        if row.first_line + row.lines <= line:
+            continue
+        chunk = _only_lines(_chunk(row), line, last)
+        if chunk.data:
+            chunks.append(chunk)
+            total += len(chunk.data)
+        if total >= limit:
+            break
+    return chunks
 
 
 def tail(phase: Phase, lines: int) -> Excerpt:
-    """The chunks that hold the last ``lines`` lines."""
-    first = max(phase.log_lines - lines + 1, 1)
-    start = db.session.scalar(
-        select(func.max(LogChunk.offset)).where(LogChunk.phase_id == phase.id, LogChunk.first_line <= first)
-    )
-    return read(phase.id, start or 0, limit=1 << 62)
+    """The last ``lines`` lines, fewer where they are long."""
+    size, total = phase.log_size, phase.log_lines
+    chunks = before(phase.id, total + 1, lines)
+    return Excerpt(chunks, chunks[-1].end if chunks else size, size)
 
 
 def end(phase: Phase, count: int) -> bytes:
-    """The last ``count`` bytes of the log, or a little more."""
-    return b"".join(chunk.data for chunk in read(phase.id, max(phase.log_size - count, 0), limit=1 << 62).chunks)
+    """The last ``count`` bytes of the log, or all of it."""
+    offset = max(phase.log_size - count, 0)
+    return b"".join(chunk.data for chunk in since(phase.id, offset, 1 << 62)) if phase.log_size else b""
 
 
-def raw(phase_id: int) -> Iterator[bytes]:
-    """The whole log, in pieces. An output that ends without a line break gets one, so that no line joins it."""
-    query = select(LogChunk.data).where(LogChunk.phase_id == phase_id).order_by(LogChunk.offset)
-    ended = True
-    for data in db.session.scalars(query.execution_options(yield_per=16)):
-        yield data if ended else b"\n" + data
-        ended = data.endswith(b"\n")
+def raw(phase_id: int, size: int | None = None) -> Iterator[bytes]:
+    """The log up to ``size`` bytes (all of it by default), in pieces."""
+    if size is None:
+        size = db.session.scalar(select(Phase.log_size).where(Phase.id == phase_id)) or 0
+    offset = 0
+    while offset < size:
+        chunks = since(phase_id, offset, min(STREAM_BYTES, size - offset))
+        if not chunks:
+            return  # removed meanwhile
+        offset = chunks[-1].end
+        for chunk in chunks:
+            yield chunk.data[: size - chunk.offset] if chunk.end > size else chunk.data
 
 
-def _open_colour(phase_id: int) -> str:
-    """The colour state at the end of the log."""
-    last = db.session.scalar(
-        select(LogChunk).where(LogChunk.phase_id == phase_id).order_by(LogChunk.offset.desc()).limit(1)
+def stream(phase_id: int, size: int) -> Iterator[bytes]:
+    """As :func:`raw`, with no transaction and no connection held while a piece is on its way to a slow reader.
+
+    It ends the session's transaction again and again: for the answer to a request, after all else is done.
+    """
+    for piece in raw(phase_id, size):
+        db.session.rollback()
+        yield piece
+
+
+def without_beginning(chunk: Chunk, cut: int) -> Chunk:
+    """The chunk from its byte ``cut`` on."""
+    gone = chunk.data[:cut]
+    return replace(
+        chunk,
+        offset=chunk.offset + len(gone),
+        first_line=chunk.first_line + gone.count(b"\n"),
+        sgr=final_sgr(gone, chunk.sgr) if chunk.tone is None else "",
+        data=chunk.data[cut:],
+        continues=not gone.endswith(b"\n"),
     )
-    return final_sgr(last.data, last.sgr) if last is not None and last.tone is None else ""
+
+
+def unpacked(data: bytes, packed: bool) -> bytes:
+    """The bytes of the log that a row holds."""
+    return zlib.decompress(data) if packed else data
+
+
+def _select(phase_id: int) -> Select[Any]:
+    earlier = aliased(LogChunk)
+    #: The number after the last line of the chunk before: greater than first_line when that line goes on here.
+    expected = (
+        select(earlier.first_line + earlier.lines)
+        .where(earlier.phase_id == phase_id, earlier.offset < LogChunk.offset)
+        .order_by(earlier.offset.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return select(
+        LogChunk.offset, LogChunk.first_line, LogChunk.lines, LogChunk.sgr, LogChunk.tone,
+        LogChunk.packed, LogChunk.data, expected.label("expected"),
+    ).where(LogChunk.phase_id == phase_id)  # fmt: skip
+
+
+def _rows(query: Select[Any]) -> Iterator[Row[Any]]:
+    result = db.session.execute(query.execution_options(yield_per=16))
+    try:
+        yield from result
+    finally:
+        result.close()
+
+
+def _at_line(phase_id: int, line: int) -> ScalarSelect[Any]:
+    """The offset of the last chunk that begins with this line or an earlier one."""
+    return (
+        select(LogChunk.offset)
+        .where(LogChunk.phase_id == phase_id, LogChunk.first_line <= line)
+        .order_by(LogChunk.first_line.desc(), LogChunk.offset.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+
+
+def _chunk(row: Row[Any]) -> Chunk:
+    continues = row.expected is not None and row.expected > row.first_line
+    data = unpacked(row.data, row.packed)
+    return Chunk(row.offset, row.first_line, row.sgr, row.tone, data, continues)
+
+
+def _from_offset(chunk: Chunk, offset: int) -> Chunk:
+    cut = offset - chunk.offset
+    return chunk if cut <= 0 else without_beginning(chunk, cut)
+
+
+def _only_lines(chunk: Chunk, first: int, last: int) -> Chunk:
+    """The part with these lines."""
+    skip = first - chunk.first_line
+    if skip > 0:
+        chunk = without_beginning(chunk, _lines_long(chunk.data, skip))
+    keep = last - chunk.first_line + 1
+    return replace(chunk, data=chunk.data[: _lines_long(chunk.data, keep)])
+
+
+def _lines_long(data: bytes, count: int) -> int:
+    """How many bytes the first ``count`` lines are."""
+    parts = data.split(b"\n", count)
+    return len(data) - len(parts[-1]) if len(parts) > count else len(data)

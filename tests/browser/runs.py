@@ -60,5 +60,5 @@ def expect_red_lock(page: Page) -> None:
 def log_lines(page: Page, kind: str) -> list[str]:
     """The lines of a log as the page shows them: their text, without the numbers in the gutter."""
     script = "lines => lines.map(line => line.textContent.replace(/\\n$/, ''))"
-    lines: list[str] = page.locator(f"#{kind}-lines .line").evaluate_all(script)
+    lines: list[str] = page.locator(f"#{kind}-lines li").evaluate_all(script)
     return [line.strip(" ") if line.startswith(" ") else line for line in lines]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
 
 from extensions import db
-from models import PhaseStatus, Run
+from models import Run
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import clock
@@ -33,7 +34,7 @@ def tell(app: Flask, status: S, level: MfaLevel = MfaLevel.APPLIES_ONLY) -> None
 def keys(page: str) -> dict[str, str]:
     """What the page would send with its next poll."""
     poll = page.split('id="poll"')[1].split("</div>")[0]
-    return dict(re.findall(r'name="([a-z]+)" value="([^"]*)"', poll))
+    return dict(re.findall(r'name="([a-z_]+)" value="([^"]*)"', poll))
 
 
 def first(client: Client, world: World) -> dict[str, str]:
@@ -53,8 +54,13 @@ def change(app: Flask, **columns: object) -> None:
         db.session.commit()
 
 
-def log(client: Client, world: World, offset: object, kind: str = "plan") -> tuple[int, str]:
-    answer = client.get(f"{world.path}/changes/runs/1/{kind}/log", query_string={"offset": offset}, headers=HTMX)
+def stale(seen: dict[str, str]) -> dict[str, str]:
+    """The same page, made so long ago that every part is looked at again."""
+    return {**seen, "stamp": seen["stamp"].partition(".")[0] + ".1"}
+
+
+def gap(client: Client, world: World, kind: str = "plan", **query: object) -> tuple[int, str]:
+    answer = client.get(f"{world.path}/changes/runs/1/{kind}/log", query_string=query, headers=HTMX)
     return answer.status_code, answer.get_data(as_text=True)
 
 
@@ -139,7 +145,7 @@ def test_the_minutes_of_the_session_move_alone(app: Flask, alice: Client, world:
 def test_a_log_that_begins_is_appended_once(app: Flask, alice: Client, world: World) -> None:
     tell(app, S.AWAITING_APPLY_AUTHENTICATION)
     seen = first(alice, world)
-    assert seen["logs"] == "plan"
+    assert "plan_at" in seen and "apply_at" not in seen
     with app.app_context():
         run = db.session.get_one(Run, 1)
         stories.accepted(run.apply, clock.now())
@@ -148,7 +154,7 @@ def test_a_log_that_begins_is_appended_once(app: Flask, alice: Client, world: Wo
     page = poll(alice, world, seen)[1]
     assert page.count('id="apply-log"') == 1 and 'id="plan-log"' not in page
     assert "Authenticated with MFA by alice" in page
-    assert keys(page)["logs"] == "plan apply"
+    assert {"plan_at", "apply_at"} <= set(keys(page))
     assert poll(alice, world, keys(page))[0] == 204
 
 
@@ -173,88 +179,214 @@ def ids(html: str) -> list[int]:
     return [int(n) for n in re.findall(r'id="plan-(\d+)"', html)]
 
 
-def follow(client: Client, world: World, offset: int) -> Iterator[str]:
-    """Poll as the page does, to the end of what is there."""
-    while True:
-        status, html = log(client, world, offset)
-        if status == 204:
-            return
-        yield html
-        found = re.search(r'id="plan-tail" hidden hx-get="[^"]*offset=(\d+)"', html)
-        if found is None:
-            return
-        offset = int(found.group(1))
+def at(html: str) -> str:
+    return re.findall(r'name="plan_at" value="(\d+)"', html)[0]
 
 
-def test_every_line_comes_once_and_in_order_across_chunks(app: Flask, alice: Client, world: World) -> None:
+@pytest.mark.parametrize("look", [lambda seen: seen, stale], ids=["quick", "whole"])
+def test_every_line_comes_once_and_in_order_across_chunks(
+    app: Flask, alice: Client, world: World, look: Callable[[dict[str, str]], dict[str, str]]
+) -> None:
     tell(app, S.PLANNING)
     page = alice.get(f"{world.path}/changes/runs/1").get_data(as_text=True)
-    lines = ids(page)
-    offset = int(re.findall(r"plan/log\?offset=(\d+)", page)[0])
+    lines, seen = ids(page), keys(page)
     for n in range(5):
-        append(app, b"".join(b"%d-%d %s\n" % (n, k, b"x" * 900) for k in range(120)))
-        if n % 2:
-            for html in follow(alice, world, offset):
-                lines += ids(html)
-                found = re.findall(r"offset=(\d+)", html)
-                offset = int(found[0]) if found else offset
-    for html in follow(alice, world, offset):
-        lines += ids(html)
+        append(app, b"".join(b"%d-%d %s\n" % (n, k, b"x" * 300) for k in range(120)))
+        if n % 2 == 0:
+            status, html = poll(alice, world, look(seen))
+            assert status == 200
+            lines += ids(html)
+            seen["plan_at"] = at(html)
+    assert poll(alice, world, seen) == (204, "")
     assert lines == list(range(1, len(lines) + 1)) and len(lines) == 13 + 5 * 120
 
 
-def test_a_page_that_lags_catches_up_in_quick_steps(app: Flask, alice: Client, world: World) -> None:
+def test_a_poll_for_lines_alone_brings_nothing_else(app: Flask, alice: Client, bob: Client, world: World) -> None:
     tell(app, S.PLANNING)
-    for _ in range(8):
-        append(app, b"y" * 60_000 + b"\n")
-    html = log(alice, world, 0)[1]
-    assert 'hx-trigger="every 200ms"' in html
+    seen = first(alice, world)
+    append(app, b"a new line\n")
+    status, html = poll(alice, world, seen)
+    assert status == 200 and "a new line" in html and ">14 lines<" in html
+    assert 'id="poll"' not in html and 'id="gate"' not in html
+    assert poll(bob, world, {**first(bob, world), "plan_at": seen["plan_at"]})[1] == html  # nothing of a person in it
+    assert poll(alice, world, stale({**seen, "plan_at": at(html)}))[1].count('id="poll"') == 1
+
+
+def test_a_poll_costs_one_query_and_a_read(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.PLANNING)
+    seen = first(alice, world)
+    counted: list[str] = []
+
+    def count(*event: object) -> None:
+        if not str(event[2]).startswith("BEGIN"):
+            counted.append(str(event[2]))
+
+    with app.app_context():
+        db.event.listen(db.engine, "before_cursor_execute", count)
+    try:
+        assert poll(alice, world, seen)[0] == 204
+        assert len(counted) == 1
+        append(app, b"a new line\n")
+        counted.clear()
+        assert poll(alice, world, seen)[0] == 200
+        assert len(counted) == 2
+        counted.clear()
+        assert poll(alice, world, seen)[0] == 200  # the same lines for somebody else, a moment later
+        assert len(counted) == 1
+    finally:
+        with app.app_context():
+            db.event.remove(db.engine, "before_cursor_execute", count)
+
+
+def test_a_stranger_and_an_ended_session_get_nothing_by_a_quick_poll(
+    app: Flask, alice: Client, carol: Client, anonymous: Client, world: World
+) -> None:
+    tell(app, S.PLANNING)
+    seen = first(alice, world)
+    append(app, b"only for members\n")
+    assert poll(carol, world, seen)[0] == 404
+    assert poll(anonymous, world, seen)[0] == 401
+    with app.app_context():
+        factories.person("alice").session_epoch += 1
+        db.session.commit()
+    status, html = poll(alice, world, seen)
+    assert status == 401 and "only for members" not in html
+
+
+def test_a_page_that_was_away_for_long_gets_the_end_and_a_gap(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.PLANNING)
+    seen = first(alice, world)
+    for n in range(60):
+        append(app, b"".join(b"%d.%d\n" % (n, k) for k in range(100)))
+    html = poll(alice, world, seen)[1]
+    assert ids(html) == list(range(6013 - 1999, 6014))
+    assert 'id="plan-gap-14"' in html and "Lines 14 to 4,013 are not shown" in html
+    status, html = gap(alice, world, first=14, last=4013)
+    assert status == 200 and ids(html) == list(range(2014, 4014)) and "Lines 14 to 2,013 are not shown" in html
+    html = gap(alice, world, first=14, last=2013, **{"from": "above"})[1]
+    assert ids(html) == list(range(14, 2014)) and "not shown" not in html
 
 
 def test_a_log_ends_when_the_phase_has_ended_and_all_is_read(app: Flask, alice: Client, world: World) -> None:
     tell(app, S.PLANNING)
-    assert log(alice, world, 10**6)[0] == 200  # beyond the end: an answer with the right offset
-    with app.app_context():
-        size = db.session.get_one(Run, 1).plan.log_size
-    assert log(alice, world, size) == (204, "")
+    seen = first(alice, world)
+    assert poll(alice, world, {**seen, "plan_at": "1000000"})[1].count(f'value="{seen["plan_at"]}"') == 1
     append(app, b"the last line\n")
     with app.app_context():
-        stories.finish(db.session.get_one(Run, 1).plan, clock.now())
-    status, html = log(alice, world, size)
+        run = db.session.get_one(Run, 1)
+        stories.finish(run.plan, clock.now())
+        run.status, run.finished_at = S.PLANNED_AND_FINISHED, clock.now()
+        db.session.commit()
+    status, html = poll(alice, world, seen)
     assert status == 200 and "the last line" in html
-    assert "hx-get" not in html and "Live" not in html and "14 lines, 9 min" in html
+    assert "hx-get" not in html and "Live" not in html
+    assert "14 lines</span>, 9 min" in html
 
 
 @pytest.mark.parametrize("offset", ["-5", "0", "abc", "", "99999999999999999999", "7"])
 def test_a_wrong_offset_harms_nobody(app: Flask, alice: Client, world: World, offset: str) -> None:
     tell(app, S.PLANNING)
-    status, html = log(alice, world, offset)
+    seen = first(alice, world)
+    status, html = poll(alice, world, {**seen, "plan_at": offset})
     assert status == 200
-    assert "hx-get" in html
-    assert ids(html) in ([], list(range(1, 14)))
+    assert at(html) == seen["plan_at"]
+    assert ids(html) in ([], list(range(1, 14)), list(range(2, 14)))
 
 
-def test_a_waiting_phase_is_asked_seldom(app: Flask, alice: Client, world: World) -> None:
+@pytest.mark.parametrize("query", [{}, {"first": 5, "last": 2}, {"first": "x"}, {"first": -3, "last": 0}])
+def test_a_gap_that_is_none_is_no_content(app: Flask, alice: Client, world: World, query: dict[str, Any]) -> None:
+    tell(app, S.PLANNING)
+    assert gap(alice, world, **query) == (204, "")
+
+
+def test_a_waiting_run_is_asked_seldom(app: Flask, alice: Client, world: World) -> None:
     tell(app, S.AWAITING_APPLY_AUTHENTICATION)
-    with app.app_context():
-        run = db.session.get_one(Run, 1)
-        logs.say(run.apply, "The temporary credentials are gone.", "bad")
-        assert run.apply.status is PhaseStatus.WAITING
-        db.session.commit()
     page = alice.get(f"{world.path}/changes/runs/1").get_data(as_text=True)
-    assert 'hx-trigger="every 3s"' in page.split('id="apply-tail"')[1].split(">")[0]
+    assert 'data-every="3s"' in page.split('id="poll"')[1].split(">")[0]
 
 
-def test_the_page_begins_with_the_last_lines_and_their_numbers(app: Flask, alice: Client, world: World) -> None:
-    tell(app, S.APPLIED)
+def test_the_page_begins_with_the_last_lines_and_brings_those_before(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.PLANNING)
     for n in range(30):
         append(app, b"".join(b"%d.%d\n" % (n, k) for k in range(100)))
     page = alice.get(f"{world.path}/changes/runs/1").get_data(as_text=True)
-    shown = ids(page)
-    assert shown[-1] == 3013 and 1000 <= len(shown) <= 1100
-    assert f"Lines 1 to {shown[0] - 1:,} are not shown" in page and "Show the whole log" in page
-    whole = alice.get(f"{world.path}/changes/runs/1?log=all").get_data(as_text=True)
-    assert ids(whole) == list(range(1, 3014)) and "not shown" not in whole
+    assert ids(page) == list(range(1014, 3014)) and "Lines 1 to 1,013 are not shown" in page
+    html = gap(alice, world, first=1, last=1013)[1]
+    assert ids(html) == list(range(1, 1014)) and "log-gap" not in html
+    none = gap(alice, world, first=1, last=1013, count=0)[1]
+    assert ids(none) == [] and "Lines 1 to 1,013 are not shown" in none
+
+
+def test_a_line_has_an_address_wherever_it_is(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.APPLIED)
+    for n in range(60):
+        append(app, b"".join(b"%d.%d\n" % (n, k) for k in range(100)))
+    page = alice.get(f"{world.path}/changes/runs/1?line=plan-2500").get_data(as_text=True)
+    lines = ids(page)
+    assert 2500 in lines and 6013 in lines and len(lines) < 2000 and lines == sorted(set(lines))
+    assert '<details class="log" id="plan-log" open>' in page
+    assert "Lines 1 to 2,199 are not shown" in page and "Lines 3,000 to 5,513 are not shown" in page
+    for odd in ("plan-6013", "plan-99999", "apply-1", "plan-0", "x", "plan-1"):
+        page = alice.get(f"{world.path}/changes/runs/1?line={odd}").get_data(as_text=True)
+        assert ids(page)[-1] == 6013
+    assert ids(page)[0] == 1  # plan-1
+
+
+def test_lines_of_a_megabyte_make_a_small_page_and_a_whole_download(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.PLANNING)
+    seen = first(alice, world)
+    for n in range(12):
+        append(app, b"%d<" % n + b"x" * 1_000_000 + b"\xff\0>\n")
+    page = alice.get(f"{world.path}/changes/runs/1").get_data(as_text=True)
+    assert len(page) < 150_000
+    assert "characters not shown; the raw log has the whole line" in page and "\ufffd\u2400&gt;" in page
+    status, html = poll(alice, world, seen)
+    assert status == 200 and len(html) < 50_000 and "not shown" in html
+    raw = alice.get(f"{world.path}/changes/runs/1/plan/log.txt").data
+    assert raw.endswith(b"11<" + b"x" * 1_000_000 + b"\xff\0>\n") and raw.count(b"\xff\0>") == 12
+
+
+def test_a_line_that_does_not_end_is_one_line(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.PLANNING)
+    seen = first(alice, world)
+    append(app, b"a" * 5000)
+    html = poll(alice, world, seen)[1]
+    assert ids(html) == [14]
+    append(app, b"b" * 5000)
+    append(app, b"c\nnext\n")
+    assert ids(poll(alice, world, {**seen, "plan_at": at(html)})[1]) == [15]
+    page = alice.get(f"{world.path}/changes/runs/1").get_data(as_text=True)
+    assert ids(page) == list(range(1, 16)) and "6,501 characters not shown" in page
+    append(app, b"open")
+    with app.app_context():
+        logs.say(db.session.get_one(Run, 1).plan, "Said by Lockstep")
+        db.session.commit()
+    assert ids(alice.get(f"{world.path}/changes/runs/1").get_data(as_text=True)) == list(range(1, 18))
+    raw = alice.get(f"{world.path}/changes/runs/1/plan/log.txt").data
+    assert raw.endswith(b"\n" + b"a" * 5000 + b"b" * 5000 + b"c\nnext\nopen\nSaid by Lockstep\n")
+
+
+def test_a_removed_log_says_so(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.APPLIED)
+    with app.app_context():
+        run = db.session.get_one(Run, 1)
+        run.plan.log_removed_at = clock.now()
+        db.session.commit()
+    page = alice.get(f"{world.path}/changes/runs/1?line=plan-3").get_data(as_text=True)
+    assert "This log was removed on" in page and ids(page) == []
+    answer = alice.get(f"{world.path}/changes/runs/1/plan/log.txt")
+    assert answer.status_code == 410 and "The log was removed on" in answer.get_data(as_text=True)
+    assert gap(alice, world, first=1, last=5)[0] == 204
+
+
+def test_a_finished_download_need_not_come_twice(app: Flask, alice: Client, carol: Client, world: World) -> None:
+    tell(app, S.APPLIED)
+    path = f"{world.path}/changes/runs/1/plan/log.txt"
+    answer = alice.get(path)
+    assert answer.headers["Content-Length"] == str(len(answer.data)) and "no-store" in answer.headers["Cache-Control"]
+    tag = {"If-None-Match": answer.headers["ETag"]}
+    assert alice.get(path, headers=tag).status_code == 304
+    assert carol.get(path, headers=tag).status_code == 404
 
 
 def test_the_raw_log_is_the_log(app: Flask, alice: Client, world: World) -> None:

@@ -50,7 +50,7 @@ def test_every_status_has_a_page_with_its_words(app: Flask, alice: Client, world
         page = show(alice, world, number)
         assert status.words in page
         assert 'role="status"' in page
-        assert ('hx-trigger="every' in page.split('id="poll"')[1]) is not status.final
+        assert ('hx-trigger="poll"' in page.split('id="poll"')[1]) is not status.final
 
 
 #: Which forms a run in each status has; without a line it has none.

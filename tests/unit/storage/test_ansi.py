@@ -10,7 +10,7 @@ from ansi2html import Ansi2HTMLConverter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.storage.ansi import ANSI_CSS_CLASSES, LONGEST_LINE, final_sgr, render_lines
+from services.storage.ansi import ANSI_CSS_CLASSES, FOLDED_FIRST, FOLDED_LAST, LONGEST_LINE, final_sgr, render_lines
 
 
 class Page(HTMLParser):
@@ -51,32 +51,28 @@ class Page(HTMLParser):
 def shown(data: bytes, sgr: str = "") -> str:
     """The HTML of the content of the lines, without the frame around each."""
     html = str(render_lines(data, 1, sgr, "a").html)
-    return re.sub(r'<span class="line" id="a-\d+"><a [^>]*></a>(.*)\n</span>', r"\1|", html).removesuffix("|")
+    return re.sub(r'<li id="a-\d+"><a [^>]*></a>(.*)\n</li>', r"\1|", html).removesuffix("|")
 
 
 def test_the_markup_is_the_sheets() -> None:
     rendered = render_lines(b"one\ntwo\n", 813, "", "sample")
-    assert rendered.lines == 2 and rendered.sgr == ""
+    assert len(rendered.lines) == 2 and rendered.sgr == ""
     assert rendered.html == "".join(
-        f'<span class="line" id="sample-{n}"><a href="#sample-{n}" data-n="{n}"'
-        ' tabindex="-1" aria-hidden="true">'
-        f"</a>{text}\n</span>"
+        f'<li id="sample-{n}"><a href="#sample-{n}" tabindex="-1"></a>{text}\n</li>'
         for n, text in [(813, "one"), (814, "two")]
     )
 
 
 @pytest.mark.parametrize(
     ("tone", "css", "icon"),
-    [(None, "line line-own", ""), ("ok", "line line-ok", "lock-open"), ("bad", "line line-bad", "lock")],
+    [(None, "line-own", ""), ("ok", "line-ok", "lock-open"), ("bad", "line-bad", "lock")],
 )
 def test_only_the_caller_makes_a_line_lockstep_s(tone: str | None, css: str, icon: str) -> None:
     svg = f'<svg class="icon" aria-hidden="true"><use href="/static/icons.svg#{icon}"/></svg> ' if icon else ""
     html = render_lines(b"14:12:04 By <alice>\n", 1, "", "a", own=True, tone=tone).html
-    assert html.startswith(f'<span class="{css}" id="a-1">') and html.endswith(
-        f"14:12:04 {svg}By &lt;alice&gt;\n</span>"
-    )
-    assert render_lines(b"By\n", 1, "", "a", own=True, tone=tone).html.endswith(f"</a>{svg}By\n</span>")
-    assert render_lines(b"x\n", 1, "", "a", tone="ok").html.startswith('<span class="line" ')
+    assert html.startswith(f'<li class="{css}" id="a-1">') and html.endswith(f"14:12:04 {svg}By &lt;alice&gt;\n</li>")
+    assert render_lines(b"By\n", 1, "", "a", own=True, tone=tone).html.endswith(f"</a>{svg}By\n</li>")
+    assert render_lines(b"x\n", 1, "", "a", tone="ok").html.startswith('<li id="a-1">')
 
 
 @pytest.mark.parametrize("anchor", ["", "1", 'a"', "a b", "a\n", "é", "a<"])
@@ -133,7 +129,7 @@ def test_content_is_shown_as_a_terminal_would_and_never_obeyed(data: bytes, expe
 
 
 def test_nothing_is_no_line() -> None:
-    assert render_lines(b"", 1, "31", "a").lines == 0 and render_lines(b"\n", 1, "", "a").lines == 1
+    assert render_lines(b"", 1, "31", "a").lines == [] and len(render_lines(b"\n", 1, "", "a").lines) == 1
 
 
 def test_a_style_goes_on_from_line_to_line_and_chunk_to_chunk() -> None:
@@ -145,10 +141,31 @@ def test_a_style_goes_on_from_line_to_line_and_chunk_to_chunk() -> None:
 
 
 def test_very_long_lines_are_folded_with_their_style_kept() -> None:
-    data = b"x" * LONGEST_LINE + b"<\x1b[31m" + b"y" * 1499 + b"\nnext\n"
+    data = b"x" * FOLDED_FIRST + b"<\x1b[31m" + b"y" * 4000 + b"\x1b[32m" + b"z" * FOLDED_LAST + b"\nnext\n"
     rendered = render_lines(data, 1, "", "a")
-    assert "x… (1,500 more characters in the raw log)\n" in rendered.html and "y" not in rendered.html
-    assert rendered.sgr == "31" and '<span class="ansi31">next</span>' in rendered.html
+    assert "x<em" in rendered.html and "… 4,001 characters not shown; the raw log has the whole line …" in rendered.html
+    assert "y" not in rendered.lines[0] and f'<span class="ansi32">{"z" * FOLDED_LAST}</span>' in rendered.lines[0]
+    assert rendered.sgr == "32" and '<span class="ansi32">next</span>' in rendered.html
+    whole = render_lines(b"x" * LONGEST_LINE, 1, "", "a")
+    assert "x" * LONGEST_LINE in whole.html and "fold" not in whole.html
+    assert len(render_lines(b"\x1b[1m" + b"x" * 1_000_000, 1, "", "a").html) < 4_000
+
+
+def test_a_line_without_its_beginning_says_so() -> None:
+    html = render_lines(b"rest\nnext\n", 7, "", "a", cut=True).html
+    assert html.count("The beginning of this line is not shown") == 1 and html.index("beginning") < html.index("rest")
+
+
+@given(st.integers(1, 5), st.lists(st.sampled_from(["\x1b[31m", "a" * 900, "\x1b[0m", "é", "<"]), max_size=30))
+def test_what_is_shown_of_a_long_line_is_its_beginning_and_its_end(factor: int, parts: list[str]) -> None:
+    text = re.sub(r"\x1b\[\d+m", "", "".join(parts * factor))
+    page = Page(str(render_lines("".join(parts * factor).encode() + b"\n", 1, "", "a").html)).text.removesuffix("\n")
+    if len(text) <= LONGEST_LINE:
+        assert page == text
+    else:
+        hidden = len(text) - FOLDED_FIRST - FOLDED_LAST
+        fold = f" … {hidden:,} characters not shown; the raw log has the whole line … "
+        assert page == text[:FOLDED_FIRST] + fold + text[-FOLDED_LAST:]
 
 
 PIECES = st.sampled_from(
@@ -158,12 +175,13 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 CONTENT = st.one_of(st.lists(PIECES, max_size=40).map(lambda parts: "".join(parts).encode()), st.binary(max_size=200))
 FRAME_KEYS = {
-    "span": {"class", "id"},
-    "a": {"href", "data-n", "tabindex", "aria-hidden"},
+    "li": {"class", "id"},
+    "span": {"class"},
+    "a": {"href", "tabindex"},
     "svg": {"class", "aria-hidden"},
     "use": {"href"},
 }
-CSS = {"line", "line-own", "line-ok", "line-bad", *ANSI_CSS_CLASSES}
+CSS = {"line-own", "line-ok", "line-bad", *ANSI_CSS_CLASSES}
 
 
 def plain(data: bytes) -> str:
@@ -186,11 +204,11 @@ def test_no_content_becomes_markup(data: bytes, look: tuple[bool, str | None], s
     for tag, attributes in page.tags:
         assert {key for key, _ in attributes} <= FRAME_KEYS[tag]
         values = dict(attributes)
-        assert set((values.get("class") or "line").split()) <= CSS | ({"icon"} if tag == "svg" else set())
+        assert set((values.get("class") or "").split()) <= CSS | ({"icon"} if tag == "svg" else set())
         assert tag != "a" or re.fullmatch(r"#apply-\d+", values["href"] or "")
-    outer = [dict(attributes)["class"] for tag, attributes in page.tags if tag == "span" and "id" in dict(attributes)]
-    assert len(outer) == rendered.lines == (data.removesuffix(b"\n").count(b"\n") + 1 if data else 0)
-    assert own or set(outer) <= {"line"}
+    outer = [dict(attributes).get("class") for tag, attributes in page.tags if tag == "li"]
+    assert len(outer) == len(rendered.lines) == (data.removesuffix(b"\n").count(b"\n") + 1 if data else 0)
+    assert own or set(outer) <= {None}
     assert "\x1b" not in rendered.html and "\0" not in rendered.html
     assert rendered.sgr == final_sgr(data, sgr)
 
@@ -212,8 +230,8 @@ def test_chunks_render_as_the_whole_does(chunks: list[bytes]) -> None:
     html, sgr, number = "", "", 1
     for chunk in lines:
         part = render_lines(chunk, number, sgr, "a")
-        html, sgr, number = html + part.html, part.sgr, number + part.lines
-    assert (html, sgr, number) == (whole.html, whole.sgr, whole.lines + 1)
+        html, sgr, number = html + part.html, part.sgr, number + len(part.lines)
+    assert (html, sgr, number) == (whole.html, whole.sgr, len(whole.lines) + 1)
 
 
 SIMPLE = st.sampled_from([0, 1, 2, 3, 4, 9, 22, 23, 24, 29, *range(30, 38), 39, *range(90, 98)])

@@ -1,0 +1,160 @@
+"""Whether anything changed on the page of a run, in one narrow query, for the polls of everybody who looks at it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any
+
+from sqlalchemy import Row, Select, String, and_, bindparam, case, cast, func, literal, or_, select
+from sqlalchemy.orm import aliased
+
+from extensions import db
+from models import (
+    Environment,
+    Membership,
+    MfaAttempt,
+    Organization,
+    Phase,
+    PhaseStatus,
+    Run,
+    StateVersion,
+    User,
+    Variable,
+)
+from policy.lifecycle import LEASE, RUNNING, RunStatus
+from policy.mfa import PhaseKind
+from services import clock
+
+#: Columns that change all the time and show nowhere but in the log itself.
+_LOG = {"log_size", "log_lines", "spool_offset", "log_packed_at", "heartbeat_at", "worker"}
+
+_WAITING = (RunStatus.AWAITING_PLAN_AUTHENTICATION, RunStatus.AWAITING_APPLY_AUTHENTICATION)
+
+#: So long after a plan its attributes may still come.
+_ATTRIBUTES = timedelta(minutes=6)
+
+
+@dataclass(frozen=True, slots=True)
+class Log:
+    """How far the log of a phase is, in bytes and lines. ``born`` tells phases of different databases apart."""
+
+    phase_id: int
+    kind: PhaseKind
+    size: int
+    lines: int
+    removed: bool
+    born: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """``stamp`` differs whenever a part of the page may differ, for this person; the logs are apart."""
+
+    stamp: str
+    logs: dict[PhaseKind, Log]
+    status: RunStatus
+
+
+def look(user_id: int, epoch: int, organization: str, environment: str, number: int) -> Pulse | None:
+    """The run as this person may see it now; None when the session ended, or there is no such run for them."""
+    row = db.session.execute(
+        _query(), {"user": user_id, "epoch": epoch, "organization": organization, "environment": environment,
+                   "number": number, "lately": clock.now() - _ATTRIBUTES},
+    ).one_or_none()  # fmt: skip
+    if row is None:
+        return None
+    found = row._mapping
+    logs = {
+        kind: Log(
+            found[f"{kind}_id"],
+            kind,
+            found[f"{kind}_log_size"],
+            found[f"{kind}_log_lines"],
+            found[f"{kind}_log_removed_at"] is not None,
+            found["run_created_at"],
+        )
+        for kind in PhaseKind
+    }
+    return Pulse(_stamp(row), logs, found["run_status"])
+
+
+def _stamp(row: Row[Any]) -> str:
+    told = [value for name, value in row._mapping.items() if name.partition("_")[2] not in _LOG]
+    return hashlib.blake2s(repr((told, _ages(row))).encode(), digest_size=9).hexdigest()
+
+
+def _ages(row: Row[Any]) -> list[object]:
+    """What on the page changes by time alone."""
+    found, now = row._mapping, clock.now()
+    ages: list[object] = []
+    running = found["run_status"] in RUNNING
+    for kind in PhaseKind:
+        until, beat = found[f"{kind}_session_expires_at"], found[f"{kind}_heartbeat_at"]
+        live = found[f"{kind}_status"] in (PhaseStatus.QUEUED, PhaseStatus.RUNNING)
+        ages.append(int((until - now).total_seconds()) // 60 if until and live else None)
+        ages.append(running and beat is not None and now - beat > LEASE)
+        # Who holds the phase matters to the page only when it changes hands after a silence.
+        ages.append(found[f"{kind}_worker"] if found[f"{kind}_status"] is PhaseStatus.RUNNING else None)
+    asked = found["run_cancel_requested_at"]
+    if asked is not None and found["run_status"] in RUNNING:
+        ages.append(int((now - asked).total_seconds()) // 5)  # an owner may force it after a while
+    return ages
+
+
+@cache
+def _query() -> Select[Any]:
+    plan, apply = aliased(Phase, name="plan"), aliased(Phase, name="apply")
+    columns = [Run.__table__.c[name].label(f"run_{name}") for name in _names(Run, {"summary"})]
+    for name, phase in (("plan", plan), ("apply", apply)):
+        columns += [getattr(phase, column).label(f"{name}_{column}") for column in _names(Phase, set())]
+    told = {"mfa_level", "session_seconds", "active_run_id", "locked_by_id", "locked_at", "lock_reason"}
+    told |= {"state_lock_id", "state_lock_by_id", "name"}
+    columns += [Environment.__table__.c[name].label(f"environment_{name}") for name in sorted(told)]
+    attempts = select(func.max(MfaAttempt.id)).where(
+        or_(MfaAttempt.phase_id == plan.id, MfaAttempt.phase_id == apply.id)
+    )
+    state = select(func.max(StateVersion.id)).where(StateVersion.run_id == Run.id)
+    other = aliased(Run, name="other")
+    ahead = select(func.count(other.id)).where(
+        other.environment_id == Run.environment_id, other.status == RunStatus.PENDING, other.number < Run.number
+    )
+    changed = [
+        select(column).where(Variable.organization_id == Environment.organization_id)
+        for column in (func.count(Variable.id), func.max(Variable.id), func.max(Variable.updated_at))
+    ]
+    waits = Run.status.in_(_WAITING)
+    columns += [
+        Membership.role.label("role"),
+        attempts.scalar_subquery().label("attempts"),
+        state.scalar_subquery().label("state"),
+        case((Run.status == RunStatus.PENDING, ahead.scalar_subquery()), else_=literal(0)).label("ahead"),
+        # Long ones are read only while they may still come.
+        case((plan.finished_at > bindparam("lately"), func.length(cast(Run.summary, String))), else_=0).label(
+            "summary"
+        ),
+        *(case((waits, query.scalar_subquery())).label(f"variables{n}") for n, query in enumerate(changed)),
+    ]
+    return (
+        select(*columns)
+        .select_from(User)
+        .join(Membership, Membership.user_id == User.id)
+        .join(Organization, Organization.id == Membership.organization_id)
+        .join(Environment, Environment.organization_id == Organization.id)
+        .join(Run, Run.environment_id == Environment.id)
+        .join(plan, and_(plan.run_id == Run.id, plan.kind == PhaseKind.PLAN))
+        .join(apply, and_(apply.run_id == Run.id, apply.kind == PhaseKind.APPLY))
+        .where(
+            User.id == bindparam("user"),
+            User.session_epoch == bindparam("epoch"),
+            Organization.name == bindparam("organization"),
+            Environment.name == bindparam("environment"),
+            Run.number == bindparam("number"),
+        )
+    )
+
+
+def _names(model: Any, without: set[str]) -> list[str]:
+    return [column.name for column in model.__table__.columns if column.name not in without]
