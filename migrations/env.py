@@ -38,10 +38,20 @@ def online() -> None:
         )
         try:
             with context.begin_transaction():
+                _alone(connection)
                 context.run_migrations()
         finally:
             connection.rollback()
             _foreign_keys(connection, "ON")
+
+
+def _alone(connection: Connection) -> None:
+    """Of several machines that start at once one makes the tables; the others wait and find them made.
+
+    SQLite's transactions are IMMEDIATE. The number names this lock and means nothing.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(7205759403792794)")
 
 
 def _foreign_keys(connection: Connection, state: str) -> None:

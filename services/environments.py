@@ -81,6 +81,7 @@ def save_settings(membership: Membership, environment: Environment, wanted: Sett
     require(membership, Permission.SET_MFA_LEVEL, "Only owners of the organization can change these settings.")
     if not SESSION_LEAST <= wanted.session_seconds <= SESSION_MOST:
         raise Invalid("session_minutes", "A session lasts from 15 minutes to 36 hours (2,160 minutes).")
+    _hold_still(environment)
     values = {
         "mfa_level": wanted.mfa_level,
         "session_seconds": wanted.session_seconds,
@@ -96,6 +97,16 @@ def save_settings(membership: Membership, environment: Environment, wanted: Sett
     db.session.flush()
     _raise_gates(environment)
     db.session.commit()
+
+
+def _hold_still(environment: Environment) -> None:
+    """Lock the run that holds the environment: one whose plan ends at this moment must not slip past a raised level.
+
+    The run before the environment, as everywhere.
+    """
+    active = select(Environment.active_run_id).where(Environment.id == environment.id).scalar_subquery()
+    db.session.execute(select(Run.id).where(Run.id == active).with_for_update())
+    db.session.refresh(environment)
 
 
 def _raise_gates(environment: Environment) -> None:

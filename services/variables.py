@@ -96,7 +96,7 @@ def save(
     Raises :class:`Forbidden`, :class:`NotFound`, and :class:`Invalid` for field "name" or "value".
     """
     _require_place(membership, place)
-    existing = None if variable_id is None else find(place, variable_id)
+    existing = None if variable_id is None else find(place, variable_id, lock=True)
     if existing is not None:
         name, category = existing.name, existing.category
     sensitive = sensitive or always_sensitive(name)
@@ -141,16 +141,19 @@ def save(
 def delete(membership: Membership, place: Place, variable_id: int) -> str:
     """Remove a variable, commit, and return its name. Raises :class:`Forbidden`, :class:`NotFound`."""
     _require_place(membership, place)
-    variable = find(place, variable_id)
+    variable = find(place, variable_id, lock=True)
     db.session.delete(variable)
     _record(membership, place, variable, "variable.delete")
     db.session.commit()
     return variable.name
 
 
-def find(place: Place, variable_id: int) -> Variable:
-    """A variable of exactly this place. Raises :class:`NotFound`."""
-    variable = db.session.get(Variable, variable_id)
+def find(place: Place, variable_id: int, *, lock: bool = False) -> Variable:
+    """A variable of exactly this place; with ``lock`` nobody else changes it until the caller commits.
+
+    Raises :class:`NotFound`.
+    """
+    variable = db.session.get(Variable, variable_id, with_for_update={"of": Variable} if lock else None)
     if variable is None or variable.place != place.word:
         raise NotFound("No such variable.")
     return variable

@@ -26,14 +26,7 @@ class Bucket:
     def __init__(self, moto: Moto) -> None:
         self._port = moto._listening()
         self._door = _Door(self._port)
-        self._client: Any = botocore.session.Session().create_client(
-            "s3",
-            region_name="us-east-1",
-            endpoint_url=f"http://127.0.0.1:{self._port}",
-            aws_access_key_id="AKIATESTS",
-            aws_secret_access_key="tests",
-            config=ClientConfig(s3={"addressing_style": "path"}, proxies={}),
-        )
+        self._client = _client(self._port)
         with contextlib.suppress(self._client.exceptions.BucketAlreadyOwnedByYou):
             self._client.create_bucket(Bucket=NAME)
 
@@ -82,6 +75,17 @@ class Bucket:
         """End the door."""
         self._door.close()
         self._client.close()
+
+
+def _client(port: int) -> Any:
+    return botocore.session.Session().create_client(
+        "s3",
+        region_name="us-east-1",
+        endpoint_url=f"http://127.0.0.1:{port}",
+        aws_access_key_id="AKIATESTS",
+        aws_secret_access_key="tests",
+        config=ClientConfig(s3={"addressing_style": "path"}, proxies={}),
+    )
 
 
 class _Door:
