@@ -59,6 +59,9 @@ def store(run: Run, content: bytes) -> StateVersion | None:
     found = facts(content)
     if found is None:
         return None
+    # One at a time for each environment: what is checked below still holds when the caller commits.
+    environment = select(Environment.id).where(Environment.id == run.environment_id)
+    db.session.execute(environment.with_for_update(key_share=True))
     current = latest(run.environment_id)
     if current is not None and current.md5 == found.md5 and current.serial == found.serial:
         return None

@@ -279,12 +279,21 @@ def test_two_states_of_one_run_at_once(here: Flask) -> None:
     run_id = fresh(RunStatus.APPLYING, "e")
     content = b'{"version": 4, "serial": 3, "lineage": "a", "terraform_version": "1.11.4", "resources": []}'
 
+    first, go_on = threading.Event(), threading.Event()
+
     def store() -> None:
+        states.store(run_of(run_id), content)
+        first.set()
+        assert go_on.wait(20)
+        db.session.commit()
+
+    def store_too() -> None:
+        assert first.wait(20)
+        threading.Timer(0.3, go_on.set).start()
         states.store(run_of(run_id), content)
         db.session.commit()
 
-    answers = at_once(here, store, store)
-    assert None in answers
+    assert at_once(here, store, store_too) == [None, None]
     assert [version.serial for version in db.session.query(StateVersion)] == [3]
 
 
