@@ -58,6 +58,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("PLAN_MINUTES", "60", "A plan that takes longer is canceled, in minutes."),
     Setting("APPLY_MINUTES", "720", "The same for an apply; behind MFA never longer than the session."),
     Setting("FORCE_AFTER_SECONDS", "120", "How long after a cancel an owner can force a run to end."),
+    Setting("LOG_KEEP_DAYS", "0", "Logs of runs that ended longer ago are removed, in days; 0 keeps them for ever."),
+    Setting("LOG_KEEP_RUNS", "0", "How many runs of an environment keep their logs; 0 for all of them."),
     Setting("TRUSTED_HOSTS", "any", "Host names, separated by commas, that requests may name."),
     Setting("TRUSTED_PROXIES", "0", "How many reverse proxies in front set X-Forwarded-…"),
     Setting("MAX_ARCHIVE_MB", "50", "Largest configuration upload, packed, in MiB."),
@@ -107,6 +109,8 @@ class Config:
     plan_limit: timedelta
     apply_limit: timedelta
     force_after: timedelta
+    log_keep: timedelta | None
+    log_keep_runs: int
     trusted_hosts: tuple[str, ...]
     trusted_proxies: int
     max_archive_bytes: int
@@ -173,6 +177,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         plan_limit=timedelta(minutes=_number(get, "PLAN_MINUTES", 60, 1, 10080)),
         apply_limit=timedelta(minutes=_number(get, "APPLY_MINUTES", 720, 1, 10080)),
         force_after=timedelta(seconds=_number(get, "FORCE_AFTER_SECONDS", 120, 0, 86400)),
+        log_keep=timedelta(days=days) if (days := _number(get, "LOG_KEEP_DAYS", 0, 0, 36500)) else None,
+        log_keep_runs=_number(get, "LOG_KEEP_RUNS", 0, 0, 1000000),
         trusted_hosts=tuple(h.strip() for h in (get("TRUSTED_HOSTS") or "").split(",") if h.strip()),
         trusted_proxies=_number(get, "TRUSTED_PROXIES", 0, 0, 10),
         max_archive_bytes=_number(get, "MAX_ARCHIVE_MB", 50, 1, 1024) << 20,
