@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import signal
 import sys
+from types import FrameType
 
 from rq import Worker
+from rq.executions import Execution
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 import services.execution.job  # noqa: F401  (imported before the fork, so that each phase starts at once)
 from app import create_app
 from services import queue
-from services.execution import reconcile
+from services.execution import host, reconcile, release
 
 
 def main() -> None:
-    """Work until SIGTERM or SIGINT; a phase that runs is finished first."""
+    """Work until SIGINT, which waits for a running phase, or SIGTERM, which leaves its terraform to the next worker."""
     os.umask(0o077)
     app = create_app()
     config = app.config["LOCKSTEP"]
@@ -27,23 +32,52 @@ def main() -> None:
         reconcile.look_around()
         client = queue.connect(config.redis_url, blocking=True)
         worker = LockstepWorker(
-            [queue.queue(client)],
+            [queue.queue(client, host.identity()), queue.queue(client)],
             connection=client,
             serializer=JSONSerializer,
             log_job_description=False,
             maintenance_interval=reconcile.EVERY,
+            job_monitoring_interval=reconcile.EVERY,
             worker_ttl=reconcile.EVERY + 15,  # RQ waits this long less 15 s for a job before it looks around
         )
         worker.work(logging_level=config.log_level, with_scheduler=False)
 
 
 class LockstepWorker(Worker):
-    """RQ's worker, which also looks after runs that were left behind."""
+    """RQ's worker, which also looks after runs that were left behind, and can leave a running terraform alone."""
 
     def run_maintenance_tasks(self) -> None:
         """Called by RQ every ``maintenance_interval`` while no phase runs here."""
         super().run_maintenance_tasks()
         reconcile.look_around()
+
+    def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
+        """Called by RQ every ``job_monitoring_interval`` while a phase runs here."""
+        super().maintain_heartbeats(job, execution)
+        reconcile.look_around()
+
+    def request_stop(self, signum: int, frame: FrameType | None) -> None:
+        """The first signal. A horse that was just forked still has this handler."""
+        if os.getpid() != self.pid:
+            release.ask()
+            return
+        if signum == signal.SIGTERM:
+            self._let_go()
+        super().request_stop(signum, frame)
+
+    def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
+        """Every further signal. RQ would kill the horse; terraform and its log are left to the next worker instead."""
+        self._let_go()
+
+    def setup_work_horse_signals(self) -> None:
+        """In the horse, before its job: SIGTERM asks it to let go."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, release.ask)
+
+    def _let_go(self) -> None:
+        if self.horse_pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.horse_pid, signal.SIGTERM)
 
 
 if __name__ == "__main__":

@@ -10,18 +10,30 @@ _ANSI = re.compile(r"\x1b\[[0-9;:?]*[ -/]*[@-~]")
 #: What is left of control characters then, and those that turn the direction of writing around; not tab and newline.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
+_SESSION_OVER = "The MFA session ended during the run; finished resources are saved. Queue a new run."
+
 #: part of terraform's output, error code, sentence; the first match counts
 _CAUSES = (
     ("Saved plan is stale", "stale_plan",
      "The plan is stale: the state changed after it was made. Nothing was applied. Queue a new plan."),
     ("Saved plan does not match the given state", "stale_plan",
      "The plan belongs to another state. Nothing was applied. Queue a new plan."),
-    ("ExpiredToken", "session_over",
-     "The MFA session ended during the run; finished resources are saved. Queue a new run."),
+    ("ExpiredToken", "session_over", _SESSION_OVER),
+    ("security token included in the request is expired", "session_over", _SESSION_OVER),
     ("not authorized to perform: sts:AssumeRole", "role_refused",
      "The role does not trust this user or its MFA session. Look at the role’s trust policy."),
     ("InvalidClientTokenId", "keys_unknown", "AWS does not recognise the access key. Look at the AWS variables."),
 )  # fmt: skip
+
+#: Why Lockstep asked terraform to stop → error code, sentence (``kind`` of the phase, ``limit`` in words).
+LIMITS = {
+    "time_limit": (
+        "time_limit",
+        "The {kind} took longer than {limit}, so terraform was asked to stop. What was finished is in the state. "
+        "Look at what it was waiting for before you queue a new run.",
+    ),
+    "session_over": ("session_over", _SESSION_OVER),
+}
 
 
 def plain(text: str) -> str:

@@ -13,6 +13,7 @@ from rq.serializers import JSONSerializer
 
 from models import Phase
 
+#: Every worker takes from this one, and first from its machine's own, ``lockstep.HOST``.
 QUEUE = "lockstep"
 RUN_PHASE = "services.execution.job.run_phase"
 ADOPT_PHASE = "services.execution.job.adopt_phase"
@@ -33,9 +34,10 @@ def connect(url: str, *, blocking: bool = False) -> Redis:
     return Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5)
 
 
-def queue(client: Redis | None = None) -> Queue:
-    """The one queue; JSON so that what lies in Redis is plain data."""
-    return Queue(QUEUE, connection=client or connection(), serializer=JSONSerializer)
+def queue(client: Redis | None = None, host: str | None = None) -> Queue:
+    """The queue of all workers, or of those on one machine; JSON so that what lies in Redis is plain data."""
+    name = f"{QUEUE}.{host}" if host else QUEUE
+    return Queue(name, connection=client or connection(), serializer=JSONSerializer)
 
 
 def enqueue_phase(phase: Phase) -> bool:
@@ -48,15 +50,18 @@ def enqueue_phase(phase: Phase) -> bool:
     return _enqueue(RUN_PHASE, phase.id, job_id(phase))
 
 
-def enqueue_adoption(phase: Phase) -> bool:
-    """Hand a running phase whose worker was lost to another one; one job for each lease that lapsed."""
+def enqueue_adoption(phase: Phase, host: str) -> bool:
+    """Hand a running phase whose worker was lost to another one on the machine that has its working directory.
+
+    One job for each lease that lapsed.
+    """
     lapsed = int(phase.heartbeat_at.timestamp() * 1000) if phase.heartbeat_at else 0
-    return _enqueue(ADOPT_PHASE, phase.id, f"adopt-{phase.id}-{lapsed}")
+    return _enqueue(ADOPT_PHASE, phase.id, f"adopt-{phase.id}-{lapsed}", host)
 
 
-def _enqueue(function: str, phase_id: int, identifier: str) -> bool:
+def _enqueue(function: str, phase_id: int, identifier: str, host: str | None = None) -> bool:
     try:
-        queue().enqueue(
+        queue(host=host).enqueue(
             function,
             phase_id,
             job_id=identifier,

@@ -9,7 +9,7 @@ from sqlalchemy import exists, func, select, update
 from extensions import db
 from models import ConfigurationVersion, Environment, Membership, Phase, PhaseStatus, Run, User
 from policy import lifecycle
-from policy.lifecycle import Event, RunStatus, TransitionRefused, advance
+from policy.lifecycle import CancelReason, Event, RunStatus, TransitionRefused, advance
 from policy.mfa import PhaseKind
 from policy.permissions import Permission
 from services import audit, clock, holds, queue
@@ -177,7 +177,11 @@ def cancel(membership: Membership, run: Run) -> None:
     """Cancel: at once before anything runs, else by one SIGINT that the worker sends. Commits."""
     require(membership, Permission.WRITE, "You cannot cancel runs here.")
     if run.status in lifecycle.RUNNING:
-        values = {"cancel_requested_at": clock.now(), "cancel_requested_by_id": membership.user_id}
+        values = {
+            "cancel_requested_at": clock.now(),
+            "cancel_requested_by_id": membership.user_id,
+            "cancel_reason": CancelReason.PERSON,
+        }
         statement = update(Run).where(Run.id == run.id, Run.status == run.status, Run.cancel_requested_at.is_(None))
         if not won(statement.values(**values)):
             raise Conflict("A cancel is under way already, or the run has just ended. Nothing was changed.")

@@ -6,8 +6,6 @@ Each ending is one transaction that first makes sure that the phase is still thi
 from __future__ import annotations
 
 import logging
-import os
-import socket
 from typing import Any
 
 from sqlalchemy import update
@@ -15,11 +13,12 @@ from sqlalchemy import update
 from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.lifecycle import Event
-from policy.mfa import PhaseKind
 from services import audit, clock, runs, states
 from services.compare_and_set import won
 from services.errors import Conflict
-from services.execution.follow import Outcome, Superseded, keep_errored_state, keep_identity, keep_state
+from services.execution import host, interruption
+from services.execution.follow import Outcome, Superseded
+from services.execution.keeping import keep_identity, unkept
 from services.execution.steady import steadily
 from services.execution.steps import PhaseFailed, Work
 from services.storage import logs
@@ -36,7 +35,7 @@ class CancelCame(Exception):
 
 def lease() -> dict[str, Any]:
     """Columns of a phase that say that this process has it."""
-    return {"worker": f"{socket.gethostname()}:{os.getpid()}", "heartbeat_at": clock.now()}
+    return {"worker": host.worker(), "heartbeat_at": clock.now()}
 
 
 def finish(
@@ -127,19 +126,23 @@ def close_gate(phase: Phase, event: Event, why: str) -> None:
     runs.start_pending(environment_id)
 
 
-def unkept(work: Work) -> str:
-    """A sentence when the working directory holds a state that is stored nowhere else, else nothing."""
-    if work.kind is PhaseKind.PLAN:
-        return ""
-    try:
-        kept = keep_state(work) and keep_errored_state(work)
-    except Exception as error:
-        db.session.rollback()
-        log.error("run %s: its state cannot be stored: %s", work.run_id, type(error).__name__)
-        kept = False
-    if kept:
-        return ""
-    return f"Terraform’s state could not be stored. It stays on the worker’s machine, in {work.workdir.root}."
+def interrupt(work: Work, step: str) -> None:
+    """Terraform vanished in ``step``: keep what is there, and tell what is known and what is not."""
+    kept = steadily(lambda: unkept(work))
+    facts = steadily(lambda: interruption.gather(work, step, kept))
+    sentence = interruption.sentence(work.kind, facts)
+
+    def bookkeeping() -> None:
+        run = work.run
+        if not _end(work.phase_id, work.worker, {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
+            raise Superseded
+        logs.say(work.phase, sentence, "bad")
+        runs.transition(run, Event.VANISH, error=sentence[:1000], error_code="vanished", interruption=facts)
+        audit.record("run.interrupted", None, run=run, phase=work.kind.value, step=step, **_state(run))
+        db.session.commit()
+
+    steadily(bookkeeping)
+    steadily(lambda: runs.start_pending(work.environment_id))
 
 
 def clear(work: Work) -> None:

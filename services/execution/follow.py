@@ -5,25 +5,22 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from flask import current_app
 from sqlalchemy import update
-from sqlalchemy.exc import InterfaceError, OperationalError
 
-from config import Config
 from extensions import db
-from models import Phase, Run
+from models import Phase, PhaseStatus
 from policy.mfa import PhaseKind
-from services import audit, clock, states
+from services import clock
 from services.compare_and_set import won
-from services.execution import terraform
+from services.execution import keeping, release, terraform
 from services.execution.child import ChildNotStarted, ChildVanished
+from services.execution.disk import DiskWatch
 from services.execution.spool import Piece, SpoolReader
-from services.execution.steady import AWAY, steadily
-from services.execution.steps import PhaseFailed, Work
-from services.mfa import sts
+from services.execution.steady import AWAY, Away, steadily, tell
+from services.execution.steps import PhaseFailed, Vanished, Work
+from services.execution.stopping import Stopper
 from services.storage import logs
 
 log = logging.getLogger(__name__)
@@ -58,43 +55,57 @@ class _Following:
     work: Work
     child: terraform.Child
     reader: SpoolReader
+    stopper: Stopper = field(init=False)
     pending: list[Piece] = field(default_factory=list)
     tail: bytes = b""
-    interrupted: bool = False
     state_seen: int = 0
     next_cancel: float = 0.0
     next_heartbeat: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.stopper = Stopper(self.work, self.child, self.say)
+        self.disk = DiskWatch(self.work.phase_id, self.work.workdir.spool_path, self.say)
+
+    def say(self, text: str, tone: str) -> None:
+        """Put a line of Lockstep's own after the output so far; commits. The output goes on behind it."""
+        _flush(self, final=False)
+        if not self.pending:
+            self.reader.log_offset = logs.say(self.work.phase, text, tone)
+            db.session.commit()
 
 
 def run_step(work: Work, arguments: list[str]) -> Outcome:
     """Start ``terraform <arguments>`` and follow it to its end.
 
     A database that is away delays the log; it never touches terraform, and no line is lost or doubled.
-    Raises :class:`PhaseFailed` when terraform's end can never be known.
+    Raises :class:`steps.Vanished` when terraform's end can never be known, and :class:`release.LetGo` when this worker
+    is to leave it to the next one.
     """
     reader, tail = steadily(lambda: _reader(work))
     child = _attach_or_start(work, arguments)
-    following = _Following(work, child, reader, tail=tail)
+    following = steadily(lambda: _Following(work, child, reader, tail=tail))
     try:
         if arguments[0] == "init":
-            work.identity = _ask_identity(work)
+            work.identity = keeping.ask_identity(work)
         code = _until_end(following)
     except ChildVanished:
+        child.kill_session()
         _drain(following)
-        raise PhaseFailed("vanished", f"Terraform vanished during {arguments[0]}. What it did is not known.") from None
-    except Superseded:
+        raise Vanished(arguments[0]) from None
+    except (Superseded, release.LetGo):
         raise
     except Exception:
         # A fault here must not end the phase while terraform still works in its directory and on the state.
         db.session.rollback()
         child.wait()
         with contextlib.suppress(Exception):  # tried again when the working directory is cleared, and then logged
-            _keep_last_state(work)
+            keeping.keep_last_state(work)
         raise
     finally:
         reader.close()
-    keep_identity(work)
-    return Outcome(code, following.tail.decode(errors="replace"), following.interrupted, child.duration() or 0.0)
+    steadily(lambda: keeping.keep_identity(work))
+    interrupted = following.stopper.interrupted
+    return Outcome(code, following.tail.decode(errors="replace"), interrupted, child.duration() or 0.0)
 
 
 def _reader(work: Work) -> tuple[SpoolReader, bytes]:
@@ -112,6 +123,9 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
         return terraform.attach(work.workdir.control, arguments[0])
     if work.environment is None:
         raise CredentialsLost
+    if work.terraform is None:
+        raise PhaseFailed("terraform_missing", "There is no terraform on the worker’s machine any more.")
+    steadily(lambda: beat(work))
     return terraform.start(
         work.terraform,
         arguments,
@@ -126,12 +140,34 @@ def _until_end(following: _Following) -> int:
     while True:
         code = following.child.exit_code()  # before reading: what was written until the end is read below
         if code is not None:
+            following.child.kill_session()  # what a provisioner left running has the run's credentials
             _drain(following)
-            steadily(lambda: _keep_last_state(following.work))
+            steadily(lambda: beat(following.work))
+            steadily(lambda: keeping.keep_last_state(following.work), lambda: beat(following.work))
             return code
         _flush(following, final=False)
         _look_around(following)
+        if release.asked() and _may_let_go(following):
+            _let_go(following.work)
         following.child.wait(LOOK)
+
+
+def _may_let_go(following: _Following) -> bool:
+    """Whether nothing is lost: credentials that the next step still needs exist in this process and nowhere else."""
+    last = following.child.step == following.work.kind.value
+    return not following.pending and (last or following.work.credentials is None)
+
+
+def _let_go(work: Work) -> None:
+    """Give the lease back, so that the next worker need not wait for it to lapse."""
+
+    def give_back() -> None:
+        mine = (Phase.id == work.phase_id, Phase.worker == work.worker)
+        db.session.execute(update(Phase).where(*mine).values(heartbeat_at=None))
+        db.session.commit()
+
+    steadily(give_back)
+    raise release.LetGo
 
 
 def _drain(following: _Following) -> None:
@@ -150,10 +186,8 @@ def _flush(following: _Following, *, final: bool) -> bool:
     if not following.pending:
         return False
     try:
-        for piece in following.pending:
-            logs.append(following.work.phase_id, piece.offset, piece.data)
-        reached = {"spool_offset": following.pending[-1].spool_end}
-        db.session.execute(update(Phase).where(Phase.id == following.work.phase_id).values(**reached))
+        pieces = [(piece.offset, piece.data) for piece in following.pending]
+        logs.append_all(following.work.phase_id, pieces, spool_offset=following.pending[-1].spool_end)
         db.session.commit()
     except AWAY as error:
         _away(error)
@@ -168,9 +202,10 @@ def _look_around(following: _Following) -> None:
     """Cancel, heartbeat and state; a database that is away only delays them."""
     now = time.monotonic()
     try:
+        following.disk.look()
         if now >= following.next_cancel:
             following.next_cancel = now + CANCEL_LOOK
-            _pass_on_cancel(following)
+            following.stopper.look()
             if following.work.kind is PhaseKind.APPLY:
                 _keep_changed_state(following)
         if now >= following.next_heartbeat:
@@ -181,32 +216,12 @@ def _look_around(following: _Following) -> None:
 
 
 def beat(work: Work) -> None:
-    """Renew the lease; commits. Raises :class:`Superseded` when another worker holds it."""
-    mine = won(
-        update(Phase).where(Phase.id == work.phase_id, Phase.worker == work.worker).values(heartbeat_at=clock.now())
-    )
+    """Renew the lease; commits. Raises :class:`Superseded` when it is another worker's, or an owner gave up on it."""
+    held = (Phase.id == work.phase_id, Phase.worker == work.worker, Phase.status == PhaseStatus.RUNNING)
+    mine = won(update(Phase).where(*held).values(heartbeat_at=clock.now()))
     db.session.commit()
     if not mine:
         raise Superseded
-
-
-def cancel_requested(run_id: int) -> bool:
-    """Whether somebody asked to cancel the run."""
-    asked = db.session.query(Run.cancel_requested_at).filter(Run.id == run_id).scalar()
-    db.session.commit()
-    return asked is not None
-
-
-def _pass_on_cancel(following: _Following) -> None:
-    if following.interrupted or not cancel_requested(following.work.run_id):
-        return
-    # One SIGINT to terraform's own pid: it finishes what is in flight and saves the state. A second one, or one to
-    # its providers, would lose state; so it leaves a mark for a worker that takes over.
-    mark = following.child.control / f"{following.child.step}.interrupted"
-    following.interrupted = mark.exists()
-    if not following.interrupted:
-        mark.touch(mode=0o600)
-        following.interrupted = following.child.interrupt()
 
 
 def _keep_changed_state(following: _Following) -> None:
@@ -216,76 +231,11 @@ def _keep_changed_state(following: _Following) -> None:
     except FileNotFoundError:
         return
     if changed != following.state_seen:
-        keep_state(following.work)
+        beat(following.work)  # a state of a run that somebody gave up on must not come on top of newer ones
+        keeping.keep_state(following.work)
         following.state_seen = changed
 
 
-def _keep_last_state(work: Work) -> None:
-    """Before the run moves on and the environment is free for the next one."""
-    if work.kind is PhaseKind.APPLY:
-        keep_state(work)
-        keep_errored_state(work)
-
-
-def keep_errored_state(work: Work) -> bool:
-    """What terraform could not write to its place (`errored.tfstate`) is the newest state; commits.
-
-    False when it must stay in the working directory: it belongs to a backend of the configuration's own, or cannot be
-    read.
-    """
-    try:
-        content = work.workdir.errored_state_path.read_bytes()
-    except FileNotFoundError:
-        return True
-    if not work.state_kept_here or states.facts(content) is None:
-        return False
-    states.store(work.run, content)
-    db.session.commit()
-    return True
-
-
-def keep_state(work: Work) -> bool:
-    """Store the state as the working directory has it now; commits.
-
-    False for a file that is only half written: it waits for the next look, and when terraform was killed over it, it
-    stays in the working directory.
-    """
-    if not work.state_kept_here:
-        return True
-    try:
-        content = work.workdir.state_path.read_bytes()
-    except FileNotFoundError:
-        return True
-    states.store(work.run, content)
-    db.session.commit()
-    return not content or states.facts(content) is not None
-
-
-def _ask_identity(work: Work) -> Future[str | None] | None:
-    """Ask AWS beside the running child who the temporary credentials are; nothing waits for the answer."""
-    if work.credentials is None:
-        return None
-    config: Config = current_app.config["LOCKSTEP"]
-    pool = ThreadPoolExecutor(1)
-    future = pool.submit(sts.caller_arn, config, work.credentials, work.region)
-    pool.shutdown(wait=False)
-    return future
-
-
-def keep_identity(work: Work, seconds: float = 0) -> None:
-    """Write down whom AWS names as the holder of the temporary credentials; commits. Waits at most ``seconds``."""
-    try:
-        arn = work.identity.result(seconds) if work.identity is not None else None
-    except TimeoutError:
-        return
-    work.identity = None
-    if arn:
-        phase = work.phase
-        phase.caller_arn = arn
-        audit.record("run.identity", phase.actor, run=phase.run, phase=phase.kind.value, caller=arn)
-        db.session.commit()
-
-
-def _away(error: OperationalError | InterfaceError) -> None:
-    log.warning("the database is away: %s", type(error.orig).__name__)
+def _away(error: Away) -> None:
+    tell(error)
     db.session.rollback()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
@@ -12,25 +11,27 @@ from typing import Any, NoReturn
 
 from flask import current_app
 from redis.exceptions import RedisError
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 
 from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy import mfa, plan_summary, run_errors
-from policy.lifecycle import LEASE, Event
+from policy.lifecycle import LEASE, CancelReason, Event
 from policy.mfa import PhaseKind
 from services import clock, runs
 from services.compare_and_set import won
 from services.errors import Conflict
-from services.execution import ending, steps, terraform
+from services.execution import ending, steps, stopping
 from services.execution.backend_blocks import own_backend
-from services.execution.follow import CredentialsLost, Outcome, Superseded, cancel_requested, run_step
-from services.execution.steady import steadily
-from services.execution.steps import PhaseFailed, Work
+from services.execution.follow import CredentialsLost, Outcome, Superseded, beat, run_step
+from services.execution.release import LetGo
+from services.execution.steady import AWAY, steadily, tell
+from services.execution.steps import PhaseFailed, Vanished, Work
+from services.execution.summary import summarize
 from services.execution.workdir import WorkdirError
 from services.mfa import handoff
 from services.mfa.credentials import TemporaryCredentials
-from services.storage import blobs
+from services.storage import blobs, logs
 from services.storage.sqlite import read_only
 
 log = logging.getLogger(__name__)
@@ -38,8 +39,7 @@ log = logging.getLogger(__name__)
 #: Exit codes of ``terraform plan -detailed-exitcode``.
 UNCHANGED, CHANGED = 0, 2
 
-#: ``terraform show -json`` starts the providers, which takes seconds; it may not take minutes.
-SHOW_SECONDS = 300
+_LIMITS = (CancelReason.TIME_LIMIT, CancelReason.SESSION_OVER)
 
 _LOST = "The worker was lost, and the temporary credentials with it, before this part of the run began."
 
@@ -74,8 +74,16 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
                 _run(work)
         except _Canceled:
             pass
+        except LetGo:
+            log.info("phase %s is left to the next worker; terraform goes on", phase_id)
+            work = None
+        except Vanished as vanished:
+            db.session.rollback()
+            assert work is not None  # noqa: S101 (raised by a step of this work)
+            ending.interrupt(work, str(vanished))
         except Superseded:
-            log.warning("phase %s was taken over by another worker", phase_id)
+            log.warning("phase %s is no longer this worker's", phase_id)
+            work = None
         except CredentialsLost:
             db.session.rollback()
             phase = db.session.get_one(Phase, phase_id, populate_existing=True)
@@ -83,6 +91,10 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
         except PhaseFailed as failed:
             db.session.rollback()
             ending.fail(phase_id, failed, work)
+        except AWAY as error:
+            # Nothing ended: a phase that was not taken is still queued, one that was is taken over from its files.
+            tell(error)
+            work = None
         except Exception as error:
             # The type alone: the text of an exception may quote a value.
             db.session.rollback()
@@ -120,7 +132,7 @@ def _take(phase_id: int) -> Work | None:
     values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **ending.lease()}
     db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
     db.session.commit()
-    return steps.prepare(run, phase, credentials)
+    return steps.prepare(phase_id, credentials)
 
 
 def _locked(phase_id: int) -> Phase | None:
@@ -137,21 +149,25 @@ def _locked(phase_id: int) -> Phase | None:
 
 def _adopt(phase_id: int) -> Work | None:
     """Take the lapsed lease by compare-and-set; None when another worker has it, or the phase has ended."""
-    lapsed = Phase.heartbeat_at < clock.now() - LEASE
+    phase = db.session.get(Phase, phase_id, populate_existing=True)
+    last_sign = phase.heartbeat_at if phase is not None else None
+    lapsed = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < clock.now() - LEASE)
     statement = update(Phase).where(Phase.id == phase_id, Phase.status == PhaseStatus.RUNNING, lapsed)
     taken = won(statement.values(**ending.lease()))
     db.session.commit()
-    if not taken:
+    if not taken or phase is None:
         return None
-    phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+    db.session.refresh(phase)
     run = phase.run
     work = steps.resume(run, phase)
     if work is not None:
-        work.say("The worker was lost; another one goes on from here.")
+        work.last_sign = last_sign
+        how = "was lost" if last_sign else "was stopped"
+        work.say(f"The worker {how}; another one goes on from here.")
         return work
     if phase.authenticated_at is not None:
         raise CredentialsLost
-    return steps.prepare(run, phase, None)
+    return steps.prepare(phase_id, None)
 
 
 def _credentials(phase: Phase) -> TemporaryCredentials | None:
@@ -176,7 +192,7 @@ def _credentials(phase: Phase) -> TemporaryCredentials | None:
 
 def _run(work: Work) -> None:
     if not work.adopted:
-        _introduce(work)
+        steadily(lambda: _introduce(work))
     _require(work, run_step(work, steps.init_arguments()))
     try:
         work.workdir.check_backend(work.state_kept_here)
@@ -191,11 +207,13 @@ def _run(work: Work) -> None:
 def _introduce(work: Work) -> None:
     run = work.run
     where = f" in {run.terraform_directory}" if run.terraform_directory else ""
-    work.say(f"Configuration v{run.configuration.number} unpacked; Terraform {work.version}{where}")
+    said = [f"Configuration v{run.configuration.number} unpacked; Terraform {work.version}{where}"]
     if not work.state_kept_here:
-        work.say("This configuration names a backend of its own: Lockstep neither keeps nor changes its state.")
+        said.append("This configuration names a backend of its own: Lockstep neither keeps nor changes its state.")
         db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))
-        db.session.commit()
+    for text in said:
+        logs.say(work.phase, text)
+    db.session.commit()
 
 
 def _plan(work: Work) -> None:
@@ -206,13 +224,13 @@ def _plan(work: Work) -> None:
     if outcome.exit_code == UNCHANGED:
         ending.finish(work, Event.FINISH_UNCHANGED, outcome, "No changes: there is nothing to apply", values)
         return
-    values |= steadily(lambda: _keep_plan(work))
+    values |= steadily(lambda: _keep_plan(work), lambda: beat(work))
     said = f"Plan finished in {outcome.seconds:.0f} s and saved, SHA-256 {values['plan_digest']}"
     try:
         ending.finish(work, Event.FINISH_PLAN, outcome, said, values)
     except ending.CancelCame:
         _canceled(work, outcome)
-    _summarize(work, counted=counts is not None)
+    summarize(work, counted=counts is not None)
 
 
 def _keep_plan(work: Work) -> dict[str, Any]:
@@ -241,7 +259,7 @@ def _require(work: Work, outcome: Outcome, allowed: tuple[int, ...] = (0,)) -> N
     applied = work.kind is PhaseKind.APPLY and work.workdir.control.joinpath("apply.exit").exists()
     if outcome.exit_code in allowed and applied:
         return
-    if outcome.interrupted or steadily(lambda: cancel_requested(work.run_id)):
+    if outcome.interrupted or steadily(lambda: stopping.asked(work.run_id)):
         _canceled(work, outcome)
     if outcome.exit_code not in allowed:
         code, sentence = run_errors.explain(outcome.tail, work.kind.value, outcome.exit_code)
@@ -254,40 +272,18 @@ class _Canceled(Exception):
 
 def _canceled(work: Work, outcome: Outcome) -> NoReturn:
     run = work.run
-    by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
-    values = {"ended_by_id": run.cancel_requested_by_id}
+    forced = ", by force: the state may lack what was in flight" if run.force_requested_at else ""
+    values: dict[str, Any] = {"ended_by_id": run.cancel_requested_by_id}
+    if run.cancel_reason in _LIMITS:
+        code, sentence = run_errors.LIMITS[run.cancel_reason.value]
+        said = sentence.format(kind=work.kind, limit=stopping.minutes(stopping.limit_of(work.kind)))
+        values |= {"error": said, "error_code": code}
+    else:
+        by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
+        said = f"Canceled by {by}{forced or '; what was finished is in the state'}"
     db.session.rollback()
-    said = f"Canceled by {by}; what was finished is in the state"
     ending.finish(work, Event.STOPPED, outcome, said, values, PhaseStatus.CANCELED)
     raise _Canceled
-
-
-def _summarize(work: Work, *, counted: bool) -> None:
-    """Attributes of the plan, masked by terraform's own masks. It follows by itself; nothing waits for it.
-
-    Whatever goes wrong here ends without a trace but a line in the worker's log: the plan is finished.
-    """
-    values: dict[str, Any] = {"summary": {"unavailable": True}}
-    try:
-        answer = terraform.capture(
-            work.terraform,
-            ["show", "-json", str(work.workdir.plan_path)],
-            cwd=work.workdir.cwd,
-            env=work.show_environment,
-            timeout=SHOW_SECONDS,
-        )
-        summary = plan_summary.summarize(json.loads(answer))
-        values = {"summary": summary.to_json()}
-        if not counted:
-            values["counts"] = asdict(summary.counts)
-    except Exception as error:
-        log.warning("run %s: no attributes of its plan: %s", work.run_id, type(error).__name__)
-
-    def keep() -> None:
-        db.session.execute(update(Run).where(Run.id == work.run_id).values(**values))
-        db.session.commit()
-
-    steadily(keep)
 
 
 def _where(error: BaseException) -> str:

@@ -1,29 +1,35 @@
 """What workers look after beside their phases: lapsed leases, phases that Redis lost, environments that became free.
 
-Every worker does this when it starts and every 15 s while it is idle. All of it is safe to do twice: jobs have ids, and
-taking a phase or an environment is a compare-and-set.
+On each machine one worker at a time does this, when it starts and every 15 s. All of it is safe to do twice: jobs have
+ids, and taking a phase or an environment is a compare-and-set.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from flask import current_app
 from redis.exceptions import RedisError
-from sqlalchemy import select
+from sqlalchemy import or_, select
 
 from extensions import db
 from models import Environment, Phase, PhaseStatus, Run
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, queue, runs
+from services.execution import host, leftovers, steps
 from services.execution.steady import AWAY
 from services.storage.sqlite import read_only
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks of an idle worker.
+#: Seconds between two looks.
 EVERY = 15
+
+#: One that is killed while it looks keeps the others of its machine waiting for this many seconds.
+_ALONE_SECONDS = 30
 
 
 def look_around() -> None:
@@ -31,13 +37,30 @@ def look_around() -> None:
     with current_app._get_current_object().app_context():
         read_only.set(False)
         try:
-            _queued()
-            _lapsed()
-            _pending()
+            with _alone() as alone:
+                if alone:
+                    _queued()
+                    _lapsed()
+                    _pending()
+                    leftovers.sweep()
         except (*AWAY, RedisError) as error:
             log.warning("could not look after the runs: %s", type(error).__name__)
         finally:
             db.session.remove()
+
+
+@contextmanager
+def _alone() -> Iterator[bool]:
+    """Whether no other worker of this machine is looking around right now."""
+    client, key, mine = queue.connection(), f"lockstep:looking:{host.identity()}", secrets.token_hex(8)
+    if not client.set(key, mine, nx=True, ex=_ALONE_SECONDS):
+        yield False
+        return
+    try:
+        yield True
+    finally:
+        if client.get(key) == mine.encode():
+            client.delete(key)
 
 
 def _queued() -> None:
@@ -50,13 +73,21 @@ def _queued() -> None:
 
 
 def _lapsed() -> None:
-    """Phases whose worker on this machine was lost; its working directory is here and nowhere else."""
-    here = Phase.worker.startswith(f"{socket.gethostname()}:", autoescape=True)
-    query = select(Phase).where(Phase.status == PhaseStatus.RUNNING, Phase.heartbeat_at < clock.now() - LEASE, here)
-    for phase in db.session.scalars(query):
-        log.warning("phase %s lost its worker %s", phase.id, phase.worker)
-        queue.enqueue_adoption(phase)
+    """Phases whose worker on this machine was lost; the working directory is here and nowhere else."""
+    lapsed = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < clock.now() - LEASE)
+    query = select(Phase).where(Phase.status == PhaseStatus.RUNNING, lapsed)
+    here = host.identity()
+    found = [phase for phase in db.session.scalars(query) if _is_here(phase, here)]
     db.session.commit()
+    for phase in found:
+        db.session.refresh(phase)
+        log.warning("phase %s lost its worker %s", phase.id, phase.worker)
+        queue.enqueue_adoption(phase, here)
+    db.session.commit()
+
+
+def _is_here(phase: Phase, here: str) -> bool:
+    return host.of(phase.worker) == here or steps.workdir_of(phase.run, phase).root.exists()
 
 
 def _pending() -> None:
@@ -64,7 +95,12 @@ def _pending() -> None:
     free = (
         select(Environment.id)
         .join(Run, Run.environment_id == Environment.id)
-        .where(Environment.active_run_id.is_(None), Environment.locked_by_id.is_(None), Run.status == RunStatus.PENDING)
+        .where(
+            Environment.active_run_id.is_(None),
+            Environment.locked_by_id.is_(None),
+            Environment.state_lock_id.is_(None),
+            Run.status == RunStatus.PENDING,
+        )
     )
     ids = list(db.session.scalars(free.distinct()))
     db.session.commit()

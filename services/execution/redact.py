@@ -95,6 +95,17 @@ class Redactor:
         return self._known[needles]
 
 
+class HideAll(Redactor):
+    """Shows nothing at all, for when it is not known what has to be hidden."""
+
+    def __init__(self) -> None:
+        super().__init__(())
+
+    def apply(self, data: bytes) -> bytes:
+        """Nothing."""
+        return b""
+
+
 def _can_overlap(first: bytes, second: bytes) -> bool:
     """Whether an occurrence of `second` can lie within one of `first`, or begin in it and reach beyond."""
     if first != second and second in first:

@@ -7,20 +7,24 @@ import os
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from flask import current_app
+from sqlalchemy import update
 
 from config import Config
 from extensions import db
-from models import Phase, Run
+from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
-from services import archives, configurations, states, variables
+from services import archives, clock, configurations, states, variables
 from services.errors import LockstepError
-from services.execution import terraform
+from services.execution import host, terraform
 from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
-from services.execution.redact import Redactor
+from services.execution.redact import HideAll, Redactor
+from services.execution.steady import steadily
 from services.execution.workdir import Workdir, WorkdirError
 from services.mfa.credentials import TemporaryCredentials
 from services.storage import blobs, logs
@@ -35,11 +39,16 @@ class PhaseFailed(LockstepError):
         self.code, self.exit_code = code, exit_code
 
 
+class Vanished(Exception):
+    """Terraform is gone without a trace of how it ended; ``str()`` is the step."""
+
+
 @dataclass
 class Work:
     """What the steps of one phase share. Holds ids, not rows: every step has its own short transactions.
 
     ``environment`` is None for a gated phase that was taken over: its credentials are gone, so nothing new is started.
+    ``last_sign`` is when the worker that a phase was taken over from gave its last sign.
     """
 
     run_id: int
@@ -47,7 +56,7 @@ class Work:
     environment_id: int
     kind: PhaseKind
     workdir: Workdir
-    terraform: terraform.Terraform
+    terraform: terraform.Terraform | None
     environment: Mapping[str, str] | None = field(repr=False)
     show_environment: Mapping[str, str] = field(repr=False)
     redactor: Redactor = field(repr=False)
@@ -56,6 +65,7 @@ class Work:
     version: str
     worker: str
     adopted: bool = False
+    last_sign: datetime | None = None
     state_kept_here: bool = True
     identity: Future[str | None] | None = None
 
@@ -75,17 +85,14 @@ class Work:
         db.session.commit()
 
 
-def prepare(run: Run, phase: Phase, credentials: TemporaryCredentials | None) -> Work:
+def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     """Make the working directory with configuration, variables and state in it.
 
-    Everything is read from the database first and the transaction ended: unpacking takes its time.
+    Everything is read first and the transaction ended: unpacking takes its time. A database or a bucket that is away
+    only delays the beginning.
     Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
     """
-    values, content = _values(run, phase), _content(run, phase)
-    work = _work(run, phase, values, credentials, gated=credentials is not None)
-    if phase.kind is PhaseKind.APPLY:
-        check_plan(run, content.plan, work.version)
-    db.session.commit()
+    values, content, work = steadily(lambda: _read(phase_id, credentials), lambda: _hold(phase_id))
     work.workdir.make()
     try:
         _unpack(content.archive, work.workdir)
@@ -100,19 +107,57 @@ def prepare(run: Run, phase: Phase, credentials: TemporaryCredentials | None) ->
     return work
 
 
+def _read(phase_id: int, credentials: TemporaryCredentials | None) -> tuple[variables.Resolved, _Content, Work]:
+    phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+    run = phase.run
+    values, content = _values(run, phase), _content(run, phase)
+    work = _work(run, phase, values, credentials, gated=credentials is not None)
+    if phase.kind is PhaseKind.APPLY:
+        check_plan(run, content.plan, work.version)
+    db.session.commit()
+    return values, content, work
+
+
 def resume(run: Run, phase: Phase) -> Work | None:
     """The work of a lost worker, as its working directory tells; None where terraform had not been started yet.
 
-    What is left of such a directory is removed. The credentials of a gated phase went with the worker.
+    What is left of such a directory is removed. The credentials of a gated phase went with the worker. Whatever cannot
+    be read any more, a terraform that runs is followed to its end.
     """
-    workdir = _workdir(run, phase)
+    workdir = workdir_of(run, phase)
     if not (workdir.control / "init.pid").exists():
         workdir.remove()
         return None
-    work = _work(run, phase, _values(run, phase), None, gated=phase.authenticated_at is not None)
-    work.adopted = True
+    try:
+        values = _values(run, phase)
+    except PhaseFailed:
+        values = None
+    work = _work(run, phase, values, None, gated=phase.authenticated_at is not None, adopted=True)
     work.state_kept_here = not has_own_backend(workdir.cwd)
     return work
+
+
+def of_ended(phase: Phase, root: Path) -> Work:
+    """As much of the work of a phase that has ended as looking after its working directory ``root`` takes."""
+    run = phase.run
+    workdir = Workdir(root, workdir_of(run, phase).directory)
+    return Work(
+        run_id=run.id,
+        phase_id=phase.id,
+        environment_id=run.environment_id,
+        kind=phase.kind,
+        workdir=workdir,
+        terraform=None,
+        environment=None,
+        show_environment={},
+        redactor=HideAll(),
+        credentials=None,
+        region=None,
+        version=run.terraform_version or "",
+        worker=phase.worker or "",
+        adopted=True,
+        state_kept_here=not has_own_backend(workdir.cwd),
+    )
 
 
 @dataclass(frozen=True)
@@ -130,17 +175,24 @@ def _content(run: Run, phase: Phase) -> _Content:
     applies = phase.kind is PhaseKind.APPLY
     what = "configuration"
     try:
-        archive = blobs.get(run.configuration.blob_id)
+        archive = blobs.get(run.configuration.blob_id, alone=True)
         what = "stored state"
-        state = blobs.get(current.blob_id) if current else None
+        state = blobs.get(current.blob_id, alone=True) if current else None
         what = "saved plan"
-        lock = blobs.get(run.lock_blob_id) if applies and run.lock_blob_id else None
-        plan = blobs.get(run.plan_blob_id or "") if applies else b""
+        lock = blobs.get(run.lock_blob_id, alone=True) if applies and run.lock_blob_id else None
+        plan = blobs.get(run.plan_blob_id or "", alone=True) if applies else b""
     except blobs.BlobUnreadable as error:
         code = {"configuration": "configuration_unreadable", "saved plan": "plan_unreadable"}.get(what, "unreadable")
         again = " Queue a new plan." if what == "saved plan" else ""
         raise PhaseFailed(code, f"The {what} cannot be read. {error} Nothing was run.{again}") from None
     return _Content(archive, state, lock, plan)
+
+
+def _hold(phase_id: int) -> None:
+    """Renew the lease of a phase that is still being prepared; commits."""
+    mine = (Phase.id == phase_id, Phase.worker == host.worker(), Phase.status == PhaseStatus.RUNNING)
+    db.session.execute(update(Phase).where(*mine).values(heartbeat_at=clock.now()))
+    db.session.commit()
 
 
 def _values(run: Run, phase: Phase) -> variables.Resolved:
@@ -150,7 +202,7 @@ def _values(run: Run, phase: Phase) -> variables.Resolved:
         raise PhaseFailed("variables_unreadable", f"A variable cannot be read. {error} Nothing was run.") from None
 
 
-def _workdir(run: Run, phase: Phase) -> Workdir:
+def workdir_of(run: Run, phase: Phase) -> Workdir:
     """Each queueing of a phase has a working directory of its own."""
     config: Config = current_app.config["LOCKSTEP"]
     attempt = int(phase.queued_at.timestamp() * 1000) if phase.queued_at else 0
@@ -160,21 +212,24 @@ def _workdir(run: Run, phase: Phase) -> Workdir:
 def _work(
     run: Run,
     phase: Phase,
-    values: variables.Resolved,
+    values: variables.Resolved | None,
     credentials: TemporaryCredentials | None,
     *,
     gated: bool,
+    adopted: bool = False,
 ) -> Work:
+    """``values`` is None for an adopted phase whose variables cannot be read: nothing new is started with them, and
+    none of terraform's output is shown, since what would have to be hidden in it is not known.
+    """
     config: Config = current_app.config["LOCKSTEP"]
-    try:
-        program = terraform.locate(config.terraform_bin)
-        version = terraform.version(program)
-    except terraform.TerraformMissing as missing:
-        raise PhaseFailed("terraform_missing", f"{missing} Nothing was run.") from None
-    workdir = _workdir(run, phase)
+    program, version = _program(config, run, adopted=adopted)
+    workdir = workdir_of(run, phase)
     operator = {**config.operator, "PATH": os.environ.get("PATH", "")}
     common: dict[str, Any] = {"home": workdir.home, "operator": operator}
-    lost = gated and credentials is None
+    environment = None
+    if values is not None and (credentials is not None or not gated):
+        environment = child_environment(**common, variables=values.env, credentials=credentials, gated=gated)
+    secrets = [*(values.secrets if values else ()), *(credentials.secrets() if credentials else ())]
     return Work(
         run_id=run.id,
         phase_id=phase.id,
@@ -182,16 +237,26 @@ def _work(
         kind=phase.kind,
         workdir=workdir,
         terraform=program,
-        environment=None
-        if lost
-        else child_environment(**common, variables=values.env, credentials=credentials, gated=gated),
+        environment=environment,
         show_environment=child_environment(**common, variables={}, credentials=None, gated=False),
-        redactor=Redactor([*values.secrets, *(credentials.secrets() if credentials else ())]),
+        redactor=Redactor(secrets) if values is not None else HideAll(),
         credentials=credentials,
-        region=values.region,
+        region=values.region if values else None,
         version=version,
         worker=phase.worker or "",
+        adopted=adopted,
     )
+
+
+def _program(config: Config, run: Run, *, adopted: bool) -> tuple[terraform.Terraform | None, str]:
+    """Terraform and its version; None for an adopted phase, which may need none any more."""
+    try:
+        program = terraform.locate(config.terraform_bin)
+        return program, terraform.version(program)
+    except terraform.TerraformMissing as missing:
+        if adopted:
+            return None, run.terraform_version or ""
+        raise PhaseFailed("terraform_missing", f"{missing} Nothing was run.") from None
 
 
 def _unpack(archive: bytes, workdir: Workdir) -> None:

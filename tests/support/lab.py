@@ -20,6 +20,7 @@ from extensions import db
 from models import ConfigurationVersion, Environment, MfaAttempt, Phase, Run
 from policy.lifecycle import RunStatus
 from services import configurations, queue, run_pages, runs
+from services.execution import host
 from services.mfa import gate
 from services.storage import logs
 from services.storage.sqlite import read_only
@@ -89,8 +90,9 @@ def log_of(phase: Phase) -> str:
 
 
 def queued_jobs() -> list[tuple[str | None, list[Any]]]:
-    """What lies in the queue: the function's name and its arguments."""
-    return [(job.func_name, list(job.args)) for job in queue.queue().get_jobs()]
+    """What lies in the queues, this machine's own first: the function's name and its arguments."""
+    queues = (queue.queue(host=host.identity()), queue.queue())
+    return [(job.func_name, list(job.args)) for found in queues for job in found.get_jobs()]
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 120) -> Any:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator
-from datetime import timedelta
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,65 +12,19 @@ from sqlalchemy import update
 
 from extensions import db
 from models import Phase, PhaseStatus, Run, StateVersion
-from policy.lifecycle import LEASE, RunStatus
+from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import clock, queue, runs
+from services import queue, runs
 from services.execution import job, reconcile, terraform
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import TWO, held
 from tests.worker.conftest import Bench
+from tests.worker.lost import adopt, horse, kill, lapse
+
+__all__ = ["horse"]
 
 pytestmark = pytest.mark.terraform
-
-
-@pytest.fixture
-def horse(bench: Bench) -> Iterator[Callable[[Phase], int]]:
-    """Starts a phase in a forked process, as RQ does; answers its pid."""
-    started: list[int] = []
-
-    def start(phase: Phase) -> int:
-        phase_id = phase.id
-        db.session.commit()
-        pid = os.fork()
-        if pid == 0:
-            try:
-                job.run_phase(phase_id)
-            finally:
-                os._exit(0)
-        started.append(pid)
-        return pid
-
-    yield start
-    for pid in started:
-        kill(pid)
-
-
-def kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-    except (ProcessLookupError, ChildProcessError):
-        return
-
-
-def lapse(phase: Phase) -> None:
-    """Half a minute passes without a sign of the worker."""
-    long_ago = clock.now() - LEASE - timedelta(seconds=1)
-    db.session.execute(update(Phase).where(Phase.id == phase.id).values(heartbeat_at=long_ago))
-    db.session.commit()
-
-
-def adopt(bench: Bench, phase: Phase) -> RunStatus:
-    """What an idle worker finds when it looks around, and then does."""
-    lapse(phase)
-    reconcile.look_around()
-    assert ("services.execution.job.adopt_phase", [phase.id]) in lab.queued_jobs()
-    phase_id, run = phase.id, phase.run
-    db.session.commit()
-    job.adopt_phase(phase_id)
-    db.session.rollback()
-    return lab.status(run)
 
 
 def confirmed(bench: Bench, configuration: str) -> Run:
@@ -136,10 +89,20 @@ def test_a_terraform_that_vanished_is_told_and_its_state_is_kept(
     child.wrapper.signal(signal.SIGKILL)
     child.kill_session()
     lab.until(lambda: not child.running(), "terraform is gone")
-    assert adopt(bench, run.apply) is RunStatus.ERRORED
-    assert run.error_code == "vanished" and run.error in lab.log_of(run.apply)
-    assert [version.resources for version in db.session.query(StateVersion)] == [1]
+    assert adopt(bench, run.apply) is RunStatus.INTERRUPTED
+    assert run.error in lab.log_of(run.apply) and "saved up to serial" in run.error
+    [state] = db.session.query(StateVersion)
+    assert state.resources == 1
+    known = run.interruption
+    assert known is not None and (known["step"], known["begun"], known["rebooted"]) == ("apply", True, False)
+    assert (known["serial"], known["done"], known["unsure"]) == (state.serial, 1, ["terraform_data.second"])
+    assert known["lock"]["Operation"] == "OperationTypeApply"
     assert bench.environment.active_run_id is None
+    told, phase_id = lab.log_of(run.apply), run.apply.id
+    db.session.commit()
+    for again in (job.run_phase, job.adopt_phase):
+        again(phase_id)
+    assert lab.status(run) is RunStatus.INTERRUPTED and lab.log_of(run.apply) == told, "it is never started again"
 
 
 def lost_before(step: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +19,7 @@ from services.execution import child, ending, follow, job, steps
 from services.execution.steps import Work
 from tests import factories
 from tests.support import lab
+from tests.support.silent import reads, slow_remote_state
 from tests.worker.configurations import ONE, held
 from tests.worker.conftest import Bench
 
@@ -42,41 +40,9 @@ def interrupts(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sent
 
 
-@contextmanager
-def slow_remote_state() -> Iterator[tuple[str, threading.Event, threading.Event]]:
-    """The address of a state that is only answered once the second event is set; the first: it was asked for."""
-    asked, answer = threading.Event(), threading.Event()
-
-    class Slow(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing."""
-
-        def do_GET(self) -> None:
-            asked.set()
-            answer.wait(60)
-            self.send_response(404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Slow)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}/", asked, answer
-    finally:
-        answer.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-
 def test_cancel_while_planning(bench: Bench, interrupts: list[int]) -> None:
     with slow_remote_state() as (address, asked, answer):
-        run = bench.run(
-            f'data "terraform_remote_state" "slow" {{\n  backend = "http"\n  config = {{ address = "{address}" }}\n}}\n'
-            + ONE
-        )
+        run = bench.run(reads(address) + ONE)
         waiting = bench.run(ONE)
         planning = bench.start(run.plan)
         lab.until(asked.is_set, "terraform reads the slow state")

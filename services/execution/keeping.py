@@ -1,0 +1,120 @@
+"""What a phase leaves behind that must not be lost: the state in its directory, and whose credentials it had."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from flask import current_app
+from sqlalchemy import select
+
+from config import Config
+from extensions import db
+from models import StateVersion
+from policy.mfa import PhaseKind
+from services import audit, states
+from services.execution.steps import Work
+from services.mfa import sts
+
+log = logging.getLogger(__name__)
+
+
+def keep_state(work: Work) -> None:
+    """Store the state as the working directory has it now; commits. A file that is only half written waits."""
+    if work.state_kept_here:
+        content = _read(work.workdir.state_path)
+        if states.facts(content) is not None:
+            _store(work, content)
+    db.session.commit()
+
+
+def keep_last_state(work: Work) -> bool:
+    """Store the newest state of an apply's working directory; commits.
+
+    What terraform could not write to its place (`errored.tfstate`) is newer than what is there. False when something
+    must stay in the working directory: half written, or of a backend of the configuration's own.
+    """
+    if work.kind is PhaseKind.PLAN:
+        return True
+    newest, readable = _newest(work)
+    if newest:
+        _store(work, newest)
+    db.session.commit()
+    return readable
+
+
+def unkept(work: Work) -> str:
+    """A sentence when the working directory holds a state that is stored nowhere else, else nothing."""
+    try:
+        kept = keep_last_state(work)
+    except Exception as error:
+        db.session.rollback()
+        log.error("run %s: its state cannot be stored: %s", work.run_id, type(error).__name__)
+        kept = False
+    if kept:
+        return ""
+    return f"Terraform’s state could not be stored. It stays on the worker’s machine, in {work.workdir.root}."
+
+
+def stored(work: Work) -> bool:
+    """Whether the newest state in the working directory is stored already; stores none."""
+    newest, readable = _newest(work)
+    return readable and (not newest or _stored_before(work, newest))
+
+
+def _newest(work: Work) -> tuple[bytes, bool]:
+    """The state with the highest serial, empty for none, and whether every state that is there can be stored here."""
+    errored = _read(work.workdir.errored_state_path)
+    if not work.state_kept_here:
+        return b"", not errored
+    there = [content for content in (_read(work.workdir.state_path), errored) if content]
+    known = [(facts.serial, content) for content in there if (facts := states.facts(content)) is not None]
+    newest = max(enumerate(known), key=lambda item: (item[1][0], item[0]))[1][1] if known else b""
+    return newest, len(known) == len(there)
+
+
+def _read(path: Path) -> bytes:
+    """A file's content, empty when it is not there."""
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
+def _store(work: Work, content: bytes) -> None:
+    if not _stored_before(work, content):
+        states.store(work.run, content)
+
+
+def _stored_before(work: Work, content: bytes) -> bool:
+    """Whether exactly this state is kept already, perhaps under newer ones."""
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    query = select(StateVersion.id).where(StateVersion.environment_id == work.environment_id, StateVersion.md5 == md5)
+    return db.session.scalar(query.limit(1)) is not None
+
+
+def ask_identity(work: Work) -> Future[str | None] | None:
+    """Ask AWS beside the running child who the temporary credentials are; nothing waits for the answer."""
+    if work.credentials is None:
+        return None
+    config: Config = current_app.config["LOCKSTEP"]
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(sts.caller_arn, config, work.credentials, work.region)
+    pool.shutdown(wait=False)
+    return future
+
+
+def keep_identity(work: Work, seconds: float = 0) -> None:
+    """Write down whom AWS names as the holder of the temporary credentials; commits. Waits at most ``seconds``."""
+    try:
+        arn = work.identity.result(seconds) if work.identity is not None else None
+    except TimeoutError:
+        return
+    if arn:
+        phase = work.phase
+        phase.caller_arn = arn
+        audit.record("run.identity", phase.actor, run=phase.run, phase=phase.kind.value, caller=arn)
+        db.session.commit()
+    work.identity = None
