@@ -68,7 +68,8 @@ def test_the_log_says_so_once_and_the_run_ends_as_terraform_ends(
     assert lab.status(run) is RunStatus.APPLIED, run.error
     assert said(apply) == ["error"]
     log = lab.log_of(apply)
-    assert "before" in log and "Apply complete!" in log and log.index("before") < log.index(SAID) < log.index("after")
+    before, after = (log.index(f"(local-exec): {word}") for word in ("before", "after"))
+    assert before < log.index(SAID) < after < log.index("Apply complete!")
 
 
 def test_a_worker_that_takes_over_does_not_say_it_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
