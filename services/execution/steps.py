@@ -93,6 +93,8 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
     """
     values, content, work = steadily(lambda: _read(phase_id, credentials), lambda: _hold(phase_id))
+    if not (work.workdir.control / "init.pid").exists():
+        work.workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
     work.workdir.make()
     try:
         _unpack(content.archive, work.workdir)
