@@ -42,6 +42,7 @@ class Supervisor:
     def __init__(self) -> None:
         self.children: list[Child] = []
         self._requests = 0
+        self._ctrl_c = True
         self._wake, self._waker = socket.socketpair()
         self._wake.setblocking(False)
         self._waker.setblocking(False)
@@ -67,6 +68,7 @@ class Supervisor:
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self._requests += 1
+        self._ctrl_c = self._ctrl_c and number == signal.SIGINT
 
     def start(self, children: Iterable[Child]) -> None:
         """Start children and look after them from now on."""
@@ -110,8 +112,9 @@ class Supervisor:
             self._stop([child for child in self.children if child.stage == stage])
 
     def _stop(self, children: Sequence[Child]) -> None:
+        # Ctrl-C waits for a run that goes on; SIGTERM, as of a deploy, leaves its terraform to the next start.
         for child in children:
-            child.signal(signal.SIGTERM)
+            child.signal(signal.SIGINT if child.patient and self._requests and self._ctrl_c else signal.SIGTERM)
         first, told, hurried = time.monotonic(), False, 0.0
         while running := [child for child in children if child.pid is not None]:
             self._sleep(0.2)
@@ -122,8 +125,7 @@ class Supervisor:
             if not told and any(child.patient and now - first > child.grace for child in running):
                 told = True
                 say("A run is still going, and Lockstep waits for it. Ctrl-C leaves it to the next start.")
-            # RQ takes a second SIGTERM for an order to drop its work only a second after the first.
-            if self._requests > 1 and not hurried and now - first > 1.2:
+            if self._requests > 1 and not hurried:
                 hurried = now
                 for child in running:
                     child.signal(signal.SIGTERM)

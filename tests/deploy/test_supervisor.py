@@ -31,6 +31,13 @@ def child(folder: Path, name: str, code: str, **options: float | str) -> Child:
     return Child(name, [sys.executable, "-c", code], dict(os.environ), folder, **options)  # type: ignore[arg-type]
 
 
+#: A program that heeds no request to end, for so many seconds.
+DEAF = (
+    "import signal, time; [signal.signal(s, signal.SIG_IGN) for s in (signal.SIGINT, signal.SIGTERM)]; "
+    "print('up', flush=True); time.sleep({})"
+)
+
+
 def test_a_child_that_keeps_ending_ends_everything(supervisor: Supervisor, tmp_path: Path) -> None:
     dying = child(tmp_path, "web", "import sys; sys.exit('no such table')", advice="Look there.")
     supervisor.start([dying])
@@ -97,12 +104,35 @@ def test_children_end_in_the_order_of_their_stages(supervisor: Supervisor, tmp_p
     assert Path(path).read_text() == "webawsredis"
 
 
+@pytest.mark.parametrize(
+    ("number", "got"), [(signal.SIGINT, "SIGINT"), (signal.SIGTERM, "SIGTERM"), (signal.SIGHUP, "SIGTERM")]
+)
+def test_ctrl_c_waits_for_work_and_a_deploy_leaves_it(
+    supervisor: Supervisor, tmp_path: Path, number: signal.Signals, got: str
+) -> None:
+    telling = (
+        "import signal, sys, time\n"
+        "def end(number, _): print(signal.Signals(number).name, flush=True); sys.exit()\n"
+        "for each in (signal.SIGINT, signal.SIGTERM): signal.signal(each, end)\n"
+        "print('up', flush=True); time.sleep(60)"
+    )
+    web, worker = child(tmp_path, "web", telling), child(tmp_path, "worker-1", telling, patient=True)
+    supervisor.start([web, worker])
+    wait_until(lambda: all(each.log.stat().st_size for each in (web, worker)), 20, "not up")
+    os.kill(os.getpid(), number)
+    with pytest.raises(StopRequested):
+        supervisor.run()
+    supervisor.stop()
+    assert worker.log.read_text().split() == ["up", got]
+    assert web.log.read_text().split() == ["up", "SIGTERM"]
+
+
 def test_a_second_stop_does_not_wait_for_work(
     supervisor: Supervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("deploy.supervisor.SHORT_GRACE", 0.2)
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
-    working = child(tmp_path, "worker-1", deaf, patient=True)
+    working_on = DEAF.format(60)
+    working = child(tmp_path, "worker-1", working_on, patient=True)
     supervisor.start([working])
     wait_until(lambda: working.log.stat().st_size > 0, 20, "not up")
     pid = working.pid
@@ -117,9 +147,8 @@ def test_a_second_stop_does_not_wait_for_work(
 def test_work_is_waited_for_and_the_web_server_is_not(
     supervisor: Supervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep({})"
-    web = child(tmp_path, "web", deaf.format(60), grace=0.2)
-    worker = child(tmp_path, "worker-1", deaf.format(2), patient=True, grace=0.2)
+    web = child(tmp_path, "web", DEAF.format(60), grace=0.2)
+    worker = child(tmp_path, "worker-1", DEAF.format(2), patient=True, grace=0.2)
     supervisor.start([web, worker])
     wait_until(lambda: all(each.log.stat().st_size for each in (web, worker)), 20, "not up")
     supervisor.stop()

@@ -94,7 +94,7 @@ def test_a_lost_queue_is_made_again_and_a_stop_waits_for_the_apply(bench: Bench,
     queue.connection().flushall()
     with worker(bench, output) as process:
         lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the phase is picked up and runs")
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGINT)
         lab.until(lambda: "shut" in output.read_text().lower(), "the worker notices the stop")
         assert process.poll() is None
         assert lab.status(run) is RunStatus.APPLYING
