@@ -1,4 +1,4 @@
-"""SQLite under load: gunicorn's and the workers' processes write all at once, and nobody is told of a locked database."""
+"""SQLite under load: the processes of web and workers write all at once, and nobody meets a locked database."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Visitor(threading.Thread):
         self._places: list[str] = []
         self.answers: Counter[int] = Counter()
         self.did: Counter[str] = Counter()
-        self.slowest = 0.0
+        self.took: list[tuple[float, str]] = []
         self.bad: list[str] = []
 
     def run(self) -> None:
@@ -78,13 +78,13 @@ class Visitor(threading.Thread):
         self._connection.request(method, path, body, headers)
         answer = self._connection.getresponse()
         text = answer.read().decode()
-        self.slowest = max(self.slowest, time.monotonic() - begun)
+        self.took.append((time.monotonic() - begun, method))
         for name, value in answer.getheaders():
             if name.lower() == "set-cookie":
                 key, _, rest = value.partition("=")
                 self._cookies[key] = rest.partition(";")[0]
         self.answers[answer.status] += 1
-        if answer.status >= 500 or answer.status in (400, 404) or "locked" in text.lower().replace("lockstep", ""):
+        if answer.status >= 500 or answer.status in (400, 404) or "database" in text:
             self.bad.append(f"{method} {path}: {answer.status}")
         return answer.status, answer.getheader("Location") or "", text
 
@@ -185,11 +185,20 @@ def check_log(run_id: int) -> int:
     return len(numbers)
 
 
+def times(visitors: list[Visitor]) -> str:
+    """How long reading and changing took, in seconds."""
+    told = []
+    for method in ("GET", "POST"):
+        took = sorted(seconds for visitor in visitors for seconds, how in visitor.took if how == method)
+        told.append(f"{method} p50 {took[len(took) // 2]:.2f} p95 {took[len(took) * 95 // 100]:.2f} max {took[-1]:.2f}")
+    return ", ".join(told)
+
+
 def logged(launcher: Launched) -> str:
     return launcher.output + "".join(path.read_text() for path in (launcher.home / "logs").glob("*.log"))
 
 
-def test_nobody_meets_a_locked_database(tmp_path: Path) -> None:
+def test_everybody_gets_an_answer(tmp_path: Path) -> None:
     home, stop = tmp_path / "home", tmp_path / "stop"
     with launched(home, tmp_path / "output", WORKERS="3") as launcher:
         launcher.wait_ready()
@@ -201,12 +210,14 @@ def test_nobody_meets_a_locked_database(tmp_path: Path) -> None:
             lines = [check_log(run_id) for run_id in printing]
         answers = sum((visitor.answers for visitor in visitors), Counter[int]())
         did = sum((visitor.did for visitor in visitors), Counter[str]())
-        figures = f"{dict(answers)} {dict(did)} lines {lines}, slowest {max(v.slowest for v in visitors):.1f} s"
+        figures = f"{dict(answers)} {dict(did)} lines {lines}, {times(visitors)}"
         print(figures)  # noqa: T201 (shown when the test fails, and with -s)
         assert [each for visitor in visitors for each in visitor.bad] == [], figures
         assert answers[200] > 100 and answers[303] > 100, figures
         assert all(did[act] for act in ("_read", "_edit", "_queue", "_confirm", "_cancel")), figures
         text = logged(launcher)
-        assert "locked" not in text.lower(), [line for line in text.splitlines() if "locked" in line.lower()][:5]
-        assert " ERROR " not in text and "Traceback" not in text
+        # The worker tries again and web answers 503; both say so in their logs, and neither may have to.
+        assert not re.findall(
+            r".*(?:database is|is away|could not look|request \w+: database| ERROR |Traceback).*", text
+        )
         wait_until(lambda: launcher.status("/health") == 200, 20, "it is well afterwards")
