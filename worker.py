@@ -9,7 +9,8 @@ import signal
 import sys
 from types import FrameType
 
-from rq import Worker
+from redis.exceptions import RedisError
+from rq import Queue, Worker
 from rq.executions import Execution
 from rq.job import Job
 from rq.serializers import JSONSerializer
@@ -54,7 +55,23 @@ class LockstepWorker(Worker):
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """Called by RQ every ``job_monitoring_interval`` while a phase runs here."""
         super().maintain_heartbeats(job, execution)
-        reconcile.look_around()
+        reconcile.look_around(busy=True)
+
+    def execute_job(self, job: Job, taken_from: Queue) -> None:
+        """One phase, in a horse; whoever waits for a worker is told that this one is busy."""
+        self._sign(busy=True)
+        super().execute_job(job, taken_from)
+        self._sign(busy=False)
+
+    def teardown(self) -> None:
+        """At the end."""
+        with contextlib.suppress(RedisError):
+            queue.absent(host.worker())
+        super().teardown()
+
+    def _sign(self, *, busy: bool) -> None:
+        with contextlib.suppress(RedisError):
+            queue.sign(host.worker(), busy=busy)
 
     def request_stop(self, signum: int, frame: FrameType | None) -> None:
         """The first signal. A horse that was just forked still has this handler."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+
+from flask import current_app
 
 from blueprints import effective
 from blueprints.run_steps import failed, minutes_left
-from models import Membership, MfaAttempt, Phase, Run
+from config import Config
+from models import Membership, MfaAttempt, Phase, PhaseStatus, Run
 from policy import lifecycle, mfa, sts_answers
-from policy.lifecycle import RunStatus
+from policy.lifecycle import CancelReason, RunStatus
 from policy.mfa import PhaseKind
 from policy.permissions import Permission
 from policy.sts_answers import Answer
-from services import clock, run_pages, runs
+from services import clock, queue, run_pages, runs
 from services.errors import CodeRejected
 from services.variables import Resolved
 
@@ -29,6 +32,12 @@ _CARDS = {
     RunStatus.APPLY_QUEUED: "queued",
     RunStatus.APPLYING: "running",
 }
+
+#: A worker takes what is queued at once; after this long something keeps it from doing so.
+_PATIENCE = timedelta(seconds=10)
+
+#: Minutes of the session that are few.
+SESSION_WARNING = 10
 
 _ORDINALS = ("Next", "Second", "Third", "Fourth", "Fifth")
 
@@ -45,8 +54,17 @@ class Session:
         """What stands beside the meter."""
         if self.left <= 0:
             return "The session is over"
-        few = ": this may not finish" if self.left < 10 else ""
-        return f"{self.left:,} min left of {self.total:,}{few}"
+        return f"{self.left:,} min left of {self.total:,}"
+
+    @property
+    def short(self) -> str:
+        """A warning in the last ten minutes."""
+        if self.left > SESSION_WARNING:
+            return ""
+        return (
+            "The MFA session ends soon. Terraform is asked to stop one minute before; what it has finished by then is "
+            "saved, and a new run goes on from there."
+        )
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,7 @@ class GateView:
     ahead: int
     rejected: CodeRejected | None = None
     unreadable: bool = False
+    delay: str = ""
 
     @property
     def card(self) -> str:
@@ -86,6 +105,37 @@ class GateView:
     def may_cancel(self) -> bool:
         asked = self.run.cancel_requested_at is not None
         return self.may_write and lifecycle.can_cancel(self.run.status) and not asked
+
+    @property
+    def may_force(self) -> bool:
+        owner = self.membership.may(Permission.FORCE)
+        asked = self.run.cancel_requested_at
+        return owner and lifecycle.can_force(self.run.status, asked, clock.now(), _config().force_after)
+
+    @property
+    def force_later(self) -> str:
+        """What can be done about a terraform that does not stop, when not now or not by this person."""
+        seconds = int(_config().force_after.total_seconds())
+        after = f" after {seconds // 60} min" if seconds >= 60 else f" after {seconds} s" if seconds else ""
+        return f"an owner can force it to end{after}"
+
+    @property
+    def cancel_words(self) -> str:
+        by, reason = self.run.cancel_requested_by, self.run.cancel_reason
+        if reason is CancelReason.TIME_LIMIT:
+            return f"The {self.kind} reached its time limit"
+        if reason is CancelReason.SESSION_OVER:
+            return "The MFA session was about to end"
+        return f"Cancel requested by {by.name}" if by else "Cancel requested"
+
+    @property
+    def stops_at(self) -> datetime | None:
+        """When a running phase is asked to stop at the latest: its limit, or the end of its session."""
+        started, config = self.phase.started_at, _config()
+        if self.card != "running" or started is None:
+            return None
+        limit = started + (config.plan_limit if self.kind is PhaseKind.PLAN else config.apply_limit)
+        return min(limit, self.phase.session_expires_at or limit)
 
     @property
     def may_confirm(self) -> bool:
@@ -183,6 +233,9 @@ class GateView:
             environment.locked_by_id,
             environment.lock_reason,
             self.run.cancel_requested_at,
+            self.run.force_requested_at,
+            self.may_force,
+            self.delay,
             self.may_write,
             environment.session_seconds if self.card == "token" else None,
         )
@@ -211,7 +264,20 @@ def build(
         ahead=run_pages.ahead(run) if run.status is RunStatus.PENDING else 0,
         rejected=rejected,
         unreadable=asks and values is None,
+        delay=_delay(run.phase(kind)),
     )
+
+
+def _delay(phase: Phase) -> str:
+    """Why a phase that has been queued for a while is not taken."""
+    if phase.status is not PhaseStatus.QUEUED or phase.queued_at is None or clock.now() - phase.queued_at < _PATIENCE:
+        return ""
+    return queue.delay()
+
+
+def _config() -> Config:
+    config: Config = current_app.config["LOCKSTEP"]
+    return config
 
 
 def _phase_at(run: Run) -> PhaseKind:

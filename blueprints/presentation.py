@@ -35,6 +35,7 @@ _PILLS = {
     S.DISCARDED: ("discarded", "circle-slash"),
     S.CANCELED: ("canceled", "ban"),
     S.ERRORED: ("errored", "circle-x"),
+    S.INTERRUPTED: ("interrupted", "unplug"),
 }
 
 _LOCKS = {

@@ -27,6 +27,8 @@ _ENDED = {
     PhaseStatus.CANCELED: ("interrupted", "ban", "Canceled", "after"),
 }
 
+_INTERRUPTED = ("interrupted", "unplug", "Interrupted", "after")
+
 
 @dataclass(frozen=True)
 class Step:
@@ -82,8 +84,8 @@ def _gate(run: Run, phase: Phase, attempts: Sequence[MfaAttempt]) -> Step:
         if last is not None:
             note = Markup("Authentication failed at {}").format(clock_time(last.at))
             return Step("failed", "lock", name, note, "#authenticate")
-        waits = f" for {about(clock.now() - since)}" if since and kind is PhaseKind.APPLY else f" for the {kind}"
-        return Step("waiting", "lock", name, f"Awaiting a code{waits}", "#authenticate")
+        waits = _since(since) if since and kind is PhaseKind.APPLY else f"the {kind}"
+        return Step("waiting", "lock", name, Markup("Awaiting a code for {}").format(waits), "#authenticate")
     if run.status.final:
         return Step("pending", "circle-dashed", name, "Not asked")
     first = run.plan.authenticated_at or run.status is S.AWAITING_PLAN_AUTHENTICATION
@@ -94,8 +96,8 @@ def _confirmation(run: Run) -> Step:
     name = "Confirm"
     if run.status is S.AWAITING_CONFIRMATION:
         since = run.plan.finished_at
-        waits = f" for {about(clock.now() - since)}" if since else ""
-        return Step("waiting", "circle-pause", name, f"Awaiting confirmation{waits}", "#confirm")
+        waits = Markup(" for {}").format(_since(since)) if since else ""
+        return Step("waiting", "circle-pause", name, Markup("Awaiting confirmation{}").format(waits), "#confirm")
     if run.confirmed_by is not None:
         return Step("done", "circle-check", name, f"By {run.confirmed_by.name}")
     return Step("pending", "circle-dashed", name, "Not asked" if run.status.final else "Asked after the plan")
@@ -104,13 +106,14 @@ def _confirmation(run: Run) -> Step:
 def _phase(run: Run, phase: Phase, name: str) -> Step:
     href = f"#{phase.kind}-log" if phase.log_size else ""
     if run.status is _RUNNING[phase.kind]:
-        since = about(clock.now() - phase.started_at) if phase.started_at else ""
-        return Step("running", "loader-circle", name, f"Running for {since}" if since else "Starting", href)
+        note = Markup("Running for {}").format(_since(phase.started_at)) if phase.started_at else "Starting"
+        return Step("running", "loader-circle", name, note, href)
     if run.status is _QUEUED[phase.kind]:
         return Step("waiting", "circle-dashed", name, "Waiting for a worker", href)
     lasted = length(phase)
     if phase.status in _ENDED:
-        look, icon, word, joint = _ENDED[phase.status]
+        vanished = run.status is S.INTERRUPTED and phase.status is PhaseStatus.FAILED
+        look, icon, word, joint = _INTERRUPTED if vanished else _ENDED[phase.status]
         return Step(look, icon, name, f"{word} {joint} {took(lasted)}" if lasted else word, href)
     return Step("pending", "circle-dashed", name, _not_begun(run, phase.kind), href)
 
@@ -139,6 +142,13 @@ def length(phase: Phase) -> timedelta | None:
     if phase.started_at is None or phase.finished_at is None:
         return None
     return phase.finished_at - phase.started_at
+
+
+def _since(at: datetime) -> Markup:
+    """How long ago that was; static/app.js counts on, so no poll has to."""
+    return Markup('<time datetime="{}" data-time="for">{}</time>').format(
+        at.isoformat(timespec="seconds"), about(clock.now() - at)
+    )
 
 
 def about(age: timedelta) -> str:

@@ -18,8 +18,10 @@ from blueprints.gate_view import GateView
 from blueprints.log_view import LogView
 from blueprints.presentation import lock_pill, pill
 from models import Membership, MfaAttempt, Phase, Run, StateVersion
-from policy.lifecycle import LEASE, RUNNING, RunStatus
+from policy import lifecycle
+from policy.lifecycle import RUNNING, RunStatus
 from policy.mfa import Lock, PhaseKind
+from policy.permissions import Permission
 from policy.plan_summary import Summary
 from services import clock, run_pages
 from services.errors import CodeRejected
@@ -78,10 +80,30 @@ class RunView:
         return [phase for phase in self.run.phases if phase.authenticated_at is not None]
 
     @property
+    def worker_lost(self) -> bool:
+        """Whether nobody follows terraform: its worker fell silent, or was stopped for a restart."""
+        return lifecycle.can_give_up(self.run.status, self.ended_in.heartbeat_at, clock.now())
+
+    @property
     def worker_lost_since(self) -> datetime | None:
-        """The last sign of a worker that fell silent while its phase runs."""
-        seen = self.ended_in.heartbeat_at if self.run.status in RUNNING else None
-        return seen if seen is not None and clock.now() - seen > LEASE else None
+        """The last sign of a worker that fell silent; None for one that was stopped."""
+        return self.ended_in.heartbeat_at if self.worker_lost else None
+
+    @property
+    def worker_host(self) -> str:
+        return (self.ended_in.worker or "").rpartition(":")[0] or "its machine"
+
+    @property
+    def may_give_up(self) -> bool:
+        return self.worker_lost and self.membership.may(Permission.FORCE)
+
+    @property
+    def interruption(self) -> dict[str, Any]:
+        """What is known of a run whose terraform vanished (services/execution/interruption.py)."""
+        known = dict(self.run.interruption or {})
+        for name in ("last_sign", "last_output"):
+            known[name] = datetime.fromisoformat(known[name]) if known.get(name) else None
+        return known
 
     @cached_property
     def steps(self) -> list[run_steps.Step]:

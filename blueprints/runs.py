@@ -26,6 +26,7 @@ from blueprints.presentation import asset
 from models import Environment, Membership, Run
 from policy.mfa import PhaseKind
 from services import configurations, run_pages, runs
+from services import force as hard_ends
 from services.errors import CodeRejected, Conflict, Invalid, LockstepError, ServiceAway
 from services.mfa import gate
 
@@ -175,6 +176,18 @@ def discard(organization: str, environment: str, number: int) -> Any:
 def cancel(organization: str, environment: str, number: int) -> Any:
     membership, run = load_run(organization, environment, number)
     return _act(membership, run, lambda: runs.cancel(membership, run))
+
+
+@blueprint.post("/changes/runs/<int:number>/force")
+def force(organization: str, environment: str, number: int) -> Any:
+    membership, run = load_run(organization, environment, number)
+    return _act(membership, run, lambda: hard_ends.force(membership, run))
+
+
+@blueprint.post("/changes/runs/<int:number>/give-up")
+def give_up(organization: str, environment: str, number: int) -> Any:
+    membership, run = load_run(organization, environment, number)
+    return _act(membership, run, lambda: hard_ends.give_up(membership, run))
 
 
 def _act(membership: Membership, run: Run, action: Callable[[], object]) -> Any:

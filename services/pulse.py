@@ -95,9 +95,12 @@ def _ages(row: Row[Any]) -> list[object]:
         until, beat = found[f"{kind}_session_expires_at"], found[f"{kind}_heartbeat_at"]
         live = found[f"{kind}_status"] in (PhaseStatus.QUEUED, PhaseStatus.RUNNING)
         ages.append(int((until - now).total_seconds()) // 60 if until and live else None)
-        ages.append(running and beat is not None and now - beat > LEASE)
+        ages.append(running and (beat is None or now - beat > LEASE))
         # Who holds the phase matters to the page only when it changes hands after a silence.
         ages.append(found[f"{kind}_worker"] if found[f"{kind}_status"] is PhaseStatus.RUNNING else None)
+        queued = found[f"{kind}_queued_at"]
+        if found[f"{kind}_status"] is PhaseStatus.QUEUED and queued is not None:
+            ages.append(int((now - queued).total_seconds()) // 10)  # after a while the page says why it waits
     asked = found["run_cancel_requested_at"]
     if asked is not None and found["run_status"] in RUNNING:
         ages.append(int((now - asked).total_seconds()) // 5)  # an owner may force it after a while

@@ -18,6 +18,10 @@ QUEUE = "lockstep"
 RUN_PHASE = "services.execution.job.run_phase"
 ADOPT_PHASE = "services.execution.job.adopt_phase"
 
+#: Signs of workers: each renews its own every 15 s.
+_PRESENT = "lockstep:worker:"
+_PRESENT_SECONDS = 45
+
 log = logging.getLogger(__name__)
 
 
@@ -57,6 +61,31 @@ def enqueue_adoption(phase: Phase, host: str) -> bool:
     """
     lapsed = int(phase.heartbeat_at.timestamp() * 1000) if phase.heartbeat_at else 0
     return _enqueue(ADOPT_PHASE, phase.id, f"adopt-{phase.id}-{lapsed}", host)
+
+
+def sign(worker: str, *, busy: bool) -> None:
+    """A worker says that it is there; what it says is forgotten unless it says it again."""
+    connection().set(_PRESENT + worker, b"busy" if busy else b"idle", ex=_PRESENT_SECONDS)
+
+
+def absent(worker: str) -> None:
+    """A worker says that it ends."""
+    connection().delete(_PRESENT + worker)
+
+
+def delay() -> str:
+    """Why no worker takes what is queued, as a sentence; "" when one is idle and will."""
+    try:
+        client = connection()
+        said = [client.get(key) for key in client.scan_iter(_PRESENT + "*", count=1000)]
+    except RedisError:
+        return "Redis does not answer, so no worker can take it. It starts by itself when Redis is back."
+    if not said:
+        return "No worker is running. It starts by itself when one is; on the server, flask doctor says more."
+    if b"idle" in said:
+        return ""
+    word = "The only worker is" if len(said) == 1 else f"All {len(said)} workers are"
+    return f"{word} busy with other runs. It starts by itself when one is free."
 
 
 def _enqueue(function: str, phase_id: int, identifier: str, host: str | None = None) -> bool:

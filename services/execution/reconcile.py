@@ -32,11 +32,15 @@ EVERY = 15
 _ALONE_SECONDS = 30
 
 
-def look_around() -> None:
-    """Enqueue what should be in the queue and is not. A database or a Redis that is away is left for the next look."""
+def look_around(*, busy: bool = False) -> None:
+    """Say that this worker is there, ``busy`` with a phase or not; enqueue what should be in the queue and is not.
+
+    A database or a Redis that is away is left for the next look.
+    """
     with current_app._get_current_object().app_context():
         read_only.set(False)
         try:
+            queue.sign(host.worker(), busy=busy)
             with _alone() as alone:
                 if alone:
                     _queued()

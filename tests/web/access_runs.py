@@ -26,4 +26,7 @@ RUNS = [
     Row("POST", f"{_RUN}/confirm", f"{_WAITING}/confirm", MEMBERS_POST),
     Row("POST", f"{_RUN}/discard", f"{_WAITING}/discard", MEMBERS_POST),
     Row("POST", f"{_RUN}/cancel", f"{_WAITING}/cancel", MEMBERS_POST),
+    # Nothing runs, so an owner can neither force it nor give up on it.
+    Row("POST", f"{_RUN}/force", f"{_WAITING}/force", (409, 403, 404, SIGN_IN)),
+    Row("POST", f"{_RUN}/give-up", f"{_WAITING}/give-up", (409, 403, 404, SIGN_IN)),
 ]

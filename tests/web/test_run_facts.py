@@ -98,10 +98,11 @@ def test_a_lost_worker_is_said_and_taken_back(
     beat(5)
     page = show(alice, world)
     assert "No sign of the worker" not in page
+    seen = first(alice, world)
     beat(45)
-    lost = poll(alice, world, first(alice, world) | {"worker": ""})[1]
-    assert 'id="worker"' in lost and "No sign of the worker since <time" in lost
-    assert "another one takes over. Terraform goes on by itself." in lost
+    lost = poll(alice, world, seen)[1]
+    assert 'id="worker"' in lost and "No sign of the worker on its machine since <time" in lost
+    assert "takes over; terraform goes on by itself." in lost
     assert "No sign of the worker" in show(alice, world)
     seen = first(alice, world)
     assert poll(alice, world, seen) == (204, "")

@@ -138,7 +138,7 @@ def test_the_minutes_of_the_session_move_alone(app: Flask, alice: Client, world:
         apply.session_expires_at -= timedelta(minutes=50)
         db.session.commit()
     page = poll(alice, world, seen)[1]
-    assert 'id="session" hx-swap-oob="true"' in page and "this may not finish" in page
+    assert 'id="session" hx-swap-oob="true"' in page and "The MFA session ends soon." in page
     assert 'id="gate"' not in page
 
 
