@@ -28,11 +28,11 @@ from services.storage.ansi import render_lines
 #: Lines of the log that a page begins with, those of one that is closed at first, and those that a gap brings at once.
 TAIL_LINES, CLOSED_LINES, STEP_LINES = 2_000, 200, 2_000
 
-#: The same in bytes of markup; 2,000 lines of 50 bytes are 230 KB.
-TAIL_BYTES, CLOSED_BYTES, STEP_BYTES = 240_000, 20_000, 240_000
+#: The same in bytes of markup; 2,000 lines of 50 bytes are about 250 KB.
+TAIL_BYTES, CLOSED_BYTES, STEP_BYTES = 268_000, 12_000, 268_000
 
 #: Lines before and from a line that was asked for, with as much of the log's end, and bytes of markup for each.
-WINDOW_BEFORE, WINDOW_FROM, WINDOW_BYTES = 300, 500, 75_000
+WINDOW_BEFORE, WINDOW_FROM, WINDOW_BYTES = 300, 500, 80_000
 
 #: Seconds for which viewers of one log share what was rendered.
 SHARED_SECONDS = 1.0

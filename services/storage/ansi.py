@@ -186,6 +186,8 @@ def _in_style(text: str, sgr: str) -> str:
         return ""
     css = _classes(sgr)
     safe = escape(text, quote=False)
+    if css == "ansi1":  # most of what terraform prints in colour is bold; a short tag makes a small page
+        return f"<b>{safe}</b>"
     return f'<span class="{css}">{safe}</span>' if css else safe
 
 

@@ -100,6 +100,8 @@ ENVIRONMENTS = {
     "touch": (APPLIES, "hello"),
     "cancel": (NEVER, "waiting"),
     "long": (NEVER, "long"),
+    "long-address": (NEVER, "long"),
+    "hidden": (NEVER, "waiting"),
     "keyboard": (APPLIES, "hello"),
     "double": (APPLIES, "hello"),
     "back": (BOTH, "hello"),

@@ -19,7 +19,7 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 def test_an_upload_applies_and_its_log_survives_reloads_errors_and_a_second_tab(visit: Visit, watch: Watch) -> None:
     watch.expect("the server responded with a status of 500")
-    watch.allow("Response Status Error Code 500 from /terraform/acme/environments/reload/changes/runs/1/apply/log")
+    watch.allow("Response Status Error Code 500 from /terraform/acme/environments/reload/changes/runs/1/status")
     watch.expect("ERR_CONNECTION_REFUSED")
     watch.expect("htmx:sendError")
     page = visit("erin", address("reload"))
@@ -44,7 +44,7 @@ def test_an_upload_applies_and_its_log_survives_reloads_errors_and_a_second_tab(
     expect(troubled.get_by_text("The server does not answer. This page keeps trying")).to_be_visible()
     # Some answers are errors and some never come.
     for event in ("requestfailed", "requestfinished", "requestfailed"):
-        troubled.wait_for_event(event, lambda request: "/apply/log?" in request.url)
+        troubled.wait_for_event(event, lambda request: "/status?" in request.url)
     troubled.unroute_all()
     for each in (page, second_tab, troubled):
         expect_status(each, "Applied")
@@ -56,7 +56,7 @@ def test_an_upload_applies_and_its_log_survives_reloads_errors_and_a_second_tab(
     assert sum("of the growing log: " in line and line.endswith("x") for line in raw) == 120
     for each in (page, second_tab, troubled):
         assert [line.strip() for line in log_lines(each, "apply")] == raw
-        assert each.locator("#apply-lines .line").evaluate_all(
+        assert each.locator("#apply-lines li").evaluate_all(
             "lines => lines.every((line, index) => line.id === `apply-${index + 1}`)"
         )
         assert [line.strip() for line in log_lines(each, "plan")] == _raw(each, "plan")
@@ -74,7 +74,7 @@ def _break_the_log(page: Page) -> list[str]:
         else:
             route.abort("connectionrefused")
 
-    page.route(re.compile(r"/apply/log\?"), fail)
+    page.route(re.compile(r"/runs/\d+/status\?"), fail)
     return failures
 
 
@@ -89,7 +89,7 @@ def _raw(page: Page, kind: str) -> list[str]:
     return [_COLOURS.sub("", line).strip() for line in text.removesuffix("\n").split("\n")]
 
 
-def test_follow_and_wrap_and_the_whole_of_a_long_log(visit: Visit) -> None:
+def test_follow_and_wrap_and_every_line_of_a_long_log(visit: Visit) -> None:
     page = visit("erin")
     queue_plan(page, "long")
     page.get_by_role("button", name="Confirm & Apply").click()
@@ -102,23 +102,91 @@ def test_follow_and_wrap_and_the_whole_of_a_long_log(visit: Visit) -> None:
     view.focus()
     follow = log.get_by_label("Follow the end")
     expect(follow).to_be_checked()
-    expect(log.locator(".line").last).to_be_in_viewport()
+    expect(log.locator("li").last).to_be_in_viewport()
     page.keyboard.press("PageUp")
     page.keyboard.press("PageUp")
     expect(follow).not_to_be_checked()
-    expect(log.locator(".line").last).not_to_be_in_viewport()
+    expect(log.locator("li").last).not_to_be_in_viewport()
     follow.check()
-    expect(log.locator(".line").last).to_be_in_viewport()
+    expect(log.locator("li").last).to_be_in_viewport()
 
     log.get_by_label("Wrap lines").check()
     assert view.evaluate("view => view.scrollWidth <= view.clientWidth")
 
     page.reload()
-    begun_with = len(log_lines(page, "apply"))
-    total = len(_raw(page, "apply"))
-    assert 1000 <= begun_with < total
-    expect(page.locator("#apply-log")).to_contain_text(f"Lines 1 to {total - begun_with:,} are not shown.")
-    page.locator("#apply-log").get_by_role("link", name="Show the whole log").click()
-    expect(page.locator("#apply-lines .line")).to_have_count(total)
-    assert [line.strip() for line in log_lines(page, "apply")] == _raw(page, "apply")
-    expect(page.locator("#apply-log")).to_have_attribute("open", "")
+    raw = _raw(page, "apply")
+    lines = page.locator("#apply-lines li")
+    expect(lines).to_have_count(2000)
+    expect(log).to_contain_text(f"Lines 1 to {len(raw) - 2000:,} are not shown.")
+    # A long log opens at its end, also when it is not followed. Numbers are those of the lines.
+    expect(lines.last).to_be_in_viewport()
+    assert lines.first.evaluate("line => line.id") == f"apply-{len(raw) - 1999}"
+
+    # Earlier lines come above what is read, by the keyboard alone, and push it nowhere.
+    earlier = log.get_by_role("link", name="Show earlier lines")
+    mark = page.locator(f"#apply-{len(raw) - 1999}")
+    earlier.focus()
+    before = mark.bounding_box()
+    page.keyboard.press("Enter")
+    expect(lines).to_have_count(len(raw))
+    after = mark.bounding_box()
+    assert before and after and abs(before["y"] - after["y"]) < 3
+    expect(view).to_be_focused()
+    assert [line.strip() for line in log_lines(page, "apply")] == raw
+    expect(log.get_by_text("not shown.")).to_have_count(0)
+
+
+def test_a_line_has_an_address_that_works_for_others(visit: Visit) -> None:
+    page = visit("erin")
+    queue_plan(page, "long-address")
+    page.get_by_role("button", name="Confirm & Apply").click()
+    expect_status(page, "Applied")
+    expect(page.locator("#apply-log")).to_contain_text("Apply complete!")
+    number = page.locator("#apply-lines li", has_text="row 2999").first.evaluate("line => line.id")
+    page.locator(f"#{number} > a").click()
+    expect(page).to_have_url(re.compile(rf"/runs/\d+\?line={number}#{number}$"))
+    expect(page.locator(f"#{number}")).to_have_css("background-color", "rgb(251, 240, 217)")
+
+    # A line of the beginning, for somebody who was sent the short address of it, and without JavaScript.
+    path = page.url.partition("?")[0]
+    for other in (
+        visit("frank", f"{path}#apply-100"),
+        visit("frank", f"{path}?line=apply-100", java_script_enabled=False),
+    ):
+        line = other.locator("#apply-100")
+        expect(line).to_contain_text("row ")
+        if "#" in other.url:
+            expect(line).to_be_in_viewport()
+            expect(other).to_have_url(re.compile(r"\?line=apply-100#apply-100$"))
+        expect(other.locator("#apply-log")).to_have_attribute("open", "")
+        gap = other.locator("#apply-log .log-gap")
+        expect(gap).to_contain_text("are not shown.")
+        expect(other.locator("#apply-lines")).to_contain_text("Apply complete!")
+        gap.get_by_role("link", name="Show later lines").click()
+        expect(other.locator("#apply-lines")).to_contain_text("row 600")
+
+
+def test_a_hidden_tab_asks_seldom_and_catches_up_at_once(visit: Visit) -> None:
+    page = visit("erin")
+    queue_plan(page, "hidden")
+    expect_status(page, "Awaiting confirmation")
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/status?" in request.url else None)
+    _hide(page, True)
+    with page.expect_request(re.compile("/status\\?"), timeout=30_000):
+        begun = page.evaluate("performance.now()")
+    assert page.evaluate("performance.now()") - begun > 8_000
+    assert len(asked) == 1
+    with page.expect_request(re.compile("/status\\?"), timeout=2_000):
+        _hide(page, False)
+
+
+def _hide(page: Page, yes: bool) -> None:
+    """What a page sees when its tab goes to the background, or comes back."""
+    page.evaluate(
+        """yes => {
+          Object.defineProperty(document, "hidden", { value: yes, configurable: true });
+          document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        yes,
+    )

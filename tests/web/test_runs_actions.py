@@ -78,7 +78,7 @@ def test_a_code_as_a_plain_form(app: Flask, alice: Client, world: World, aws_acc
 
 def test_a_code_as_a_fragment(app: Flask, alice: Client, world: World, aws_accepts: list[str]) -> None:
     tell(app, S.AWAITING_APPLY_AUTHENTICATION)
-    answer = act(alice, world, "authenticate", {"token": CODE, "logs": "plan"}, headers=HTMX)
+    answer = act(alice, world, "authenticate", {"token": CODE, "plan_at": "0"}, headers=HTMX)
     page = answer.get_data(as_text=True)
     assert answer.status_code == 200 and "<html" not in page
     assert 'id="gate"' in page and "gate-authenticated" in page and '"innerHTML:#status"' in page

@@ -51,6 +51,7 @@ class Page(HTMLParser):
 def shown(data: bytes, sgr: str = "") -> str:
     """The HTML of the content of the lines, without the frame around each."""
     html = str(render_lines(data, 1, sgr, "a").html)
+    html = html.replace("<b>", '<span class="ansi1">').replace("</b>", "</span>")  # the short form of the same
     return re.sub(r'<li id="a-\d+"><a [^>]*></a>(.*)\n</li>', r"\1|", html).removesuffix("|")
 
 
@@ -176,6 +177,7 @@ PIECES = st.sampled_from(
 CONTENT = st.one_of(st.lists(PIECES, max_size=40).map(lambda parts: "".join(parts).encode()), st.binary(max_size=200))
 FRAME_KEYS = {
     "li": {"class", "id"},
+    "b": set(),
     "span": {"class"},
     "a": {"href", "tabindex"},
     "svg": {"class", "aria-hidden"},
