@@ -65,6 +65,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MAX_ARCHIVE_MB", "50", "Largest configuration upload, packed, in MiB."),
     Setting("MAX_UNPACKED_MB", "250", "Largest configuration, unpacked, in MiB."),
     Setting("MAX_ARCHIVE_FILES", "20000", "Most files and folders in a configuration."),
+    Setting("MAX_STATE_MB", "64", "Largest state that a person uploads or a terminal saves, in MiB."),
     Setting("LOG_LEVEL", "INFO", "Least serious level logged: DEBUG, INFO, WARNING, ERROR."),
     Setting("AWS_ENDPOINT_URL", "AWS", "Endpoint for all AWS calls, for a private AWS-like cloud.", passed=True),
     Setting("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL", "Endpoint for STS alone.", passed=True),
@@ -116,8 +117,14 @@ class Config:
     max_archive_bytes: int
     max_unpacked_bytes: int
     max_archive_files: int
+    max_state_bytes: int
     log_level: str
     operator: Mapping[str, str] = field(repr=False)
+
+    @property
+    def private_redis(self) -> bool:
+        """Whether Redis is the one in the data folder, which no other machine reaches."""
+        return self.redis_url == f"unix://{self.home / 'redis.sock'}"
 
     @property
     def sts_endpoint(self) -> str | None:
@@ -184,6 +191,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         max_archive_bytes=_number(get, "MAX_ARCHIVE_MB", 50, 1, 1024) << 20,
         max_unpacked_bytes=_number(get, "MAX_UNPACKED_MB", 250, 1, 10240) << 20,
         max_archive_files=_number(get, "MAX_ARCHIVE_FILES", 20000, 1, 1000000),
+        max_state_bytes=_number(get, "MAX_STATE_MB", 64, 1, 1024) << 20,
         log_level=level,
         operator={name: value for name in _passed_names(env) if (value := get(name))},
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from blueprints import (
+    api_states,
     auth,
     environments,
     errors,
@@ -15,13 +16,14 @@ from blueprints import (
     runs,
     setup,
     states,
+    tokens,
     variables,
 )
 
 
 def register_blueprints(app: Flask) -> None:
     """Register every blueprint, the error pages, the security headers and the template helpers."""
-    for module in (auth, setup, health, organizations, environments, variables, runs, states):
+    for module in (auth, setup, health, organizations, environments, variables, runs, states, tokens, api_states):
         app.register_blueprint(module.blueprint)
     headers.register(app)
     errors.register(app)

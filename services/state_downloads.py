@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from extensions import db
 from models import Environment, Membership, StateVersion
 from policy.permissions import Permission
 from services import audit, states
 from services.access import require
+from services.storage import blobs
 from services.storage.sqlite import read_only
 
 
@@ -16,16 +19,24 @@ def download(membership: Membership, environment: Environment, number: int) -> t
     Raises :class:`services.errors.Forbidden`, :class:`services.errors.NotFound`.
     """
     require(membership, Permission.READ, "You cannot read the states of this environment.")
+    return _hand_out(membership, environment, states.version(environment, number))
+
+
+def current(membership: Membership, environment: Environment, token: str) -> tuple[StateVersion, bytes] | None:
+    """The current version for a terminal that came with the token of this name; None when there is none. As above."""
+    require(membership, Permission.READ, "You cannot read the states of this environment.")
+    version = states.latest(environment.id)
+    return None if version is None else _hand_out(membership, environment, version, token=token)
+
+
+def _hand_out(
+    membership: Membership, environment: Environment, version: StateVersion, **details: Any
+) -> tuple[StateVersion, bytes]:
+    content = blobs.get(version.blob_id, alone=True)
     # A GET that writes: what was read so far ends here, so that SQLite begins a transaction that may write.
     db.session.rollback()
     read_only.set(False)
-    version, content = states.content(environment, number)
-    audit.record(
-        "state.download",
-        membership.user,
-        environment=environment,
-        number=version.number,
-        serial=version.serial,
-    )
+    facts = {"number": version.number, "serial": version.serial, **details}
+    audit.record("state.download", membership.user, environment=environment, **facts)
     db.session.commit()
     return version, content

@@ -1,22 +1,34 @@
-"""State versions: picked up from the working directory, kept, listed, read."""
+"""State versions: kept, listed, read. Everything that writes one comes through here, under the environment's lock.
+
+A version and the checks that let it in are one transaction: of two writers the second sees what the first stored.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from sqlalchemy import func, select
 
 from extensions import db
-from models import Environment, Run, StateVersion
+from models import Environment, Run, StateSource, StateVersion, User
+from policy import state_file
+from policy.state_file import NotAState
 from services import clock
 from services.errors import LockstepError, NotFound
 from services.storage import blobs
+from services.storage.blobs import BlobUnreadable
+from services.storage.object_store import StoreAway
 
 
 class StaleState(LockstepError):
-    """A state does not continue the environment's current one: another lineage, or an older serial."""
+    """A state does not continue the environment's current one: another lineage, an older serial, or the same serial
+    with another content. Nothing was stored.
+    """
 
 
 @dataclass(frozen=True)
@@ -28,6 +40,15 @@ class StateFacts:
     terraform_version: str
     resources: int
     md5: str
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A state that was read before any transaction began. ``digests`` is None where it cannot be looked into."""
+
+    content: bytes
+    facts: StateFacts
+    digests: Mapping[str, bytes] | None
 
 
 def facts(content: bytes) -> StateFacts | None:
@@ -46,45 +67,73 @@ def facts(content: bytes) -> StateFacts | None:
             resources=resources,
             md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
         )
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def prepare(content: bytes) -> Prepared:
+    """Read a state that a person hands in; for large ones this takes seconds, so no transaction is open meanwhile.
+
+    Raises :class:`NotAState`.
+    """
+    db.session.rollback()
+    digests = state_file.digests(state_file.parse(content))
+    found = facts(content)
+    if found is None:
+        raise NotAState("That is not a state file.")
+    return Prepared(content, found, digests)
 
 
 def store(run: Run, content: bytes) -> StateVersion | None:
     """Keep ``content`` as the run's state; the caller commits. None when it is what is kept already.
 
     One run makes one version: while its apply goes on, the version is replaced as terraform saves after each
-    resource. Raises :class:`StaleState` when it does not continue the current version.
+    resource (its local backend keeps one serial meanwhile). Raises :class:`StaleState` when it does not continue the
+    current version.
     """
     found = facts(content)
     if found is None:
         return None
-    # One at a time for each environment: what is checked below still holds when the caller commits.
-    environment = select(Environment.id).where(Environment.id == run.environment_id)
-    db.session.execute(environment.with_for_update(key_share=True))
+    hold_still(run.environment_id)
     current = latest(run.environment_id)
-    if current is not None and current.md5 == found.md5 and current.serial == found.serial:
+    if _is_kept(current, found):
         return None
-    if current is not None and current.lineage != found.lineage:
-        raise StaleState("The state has another lineage than the environment's current one.")
-    if current is not None and found.serial < current.serial:
-        raise StaleState(f"The state has serial {found.serial}, older than the current {current.serial}.")
-    blob = blobs.put("state", content)
     mine = current if current is not None and current.run_id == run.id else None
-    replaced = mine.blob_id if mine else None
-    version = mine or StateVersion(environment_id=run.environment_id, number=_next(run.environment_id), run_id=run.id)
-    version.serial, version.lineage, version.md5 = found.serial, found.lineage, found.md5
-    version.size, version.resources, version.terraform_version = (
-        len(content),
-        found.resources,
-        found.terraform_version,
-    )
-    version.blob_id, version.created_at = blob.id, clock.now()
-    db.session.add(version)
-    db.session.flush()
-    if replaced is not None:
-        blobs.drop(replaced)
-    return version
+    if current is not None:
+        _require_continues(current, found, content, own=mine is not None)
+    version = mine or _new(run.environment_id)
+    version.run_id, version.source = run.id, StateSource.RUN
+    return _write(version, Prepared(content, found, _digests_of(content)))
+
+
+def save(
+    environment_id: int,
+    prepared: Prepared,
+    *,
+    source: StateSource,
+    user: User,
+    force: bool = False,
+    restored_number: int | None = None,
+) -> StateVersion | None:
+    """Keep a state that a person wrote as a new version; the caller commits. None when it is the current one already.
+
+    The caller has the environment held still (:func:`hold_still`) and has checked who may do this. Raises
+    :class:`StaleState` when it does not continue the current version, unless ``force``.
+    """
+    current = latest(environment_id)
+    if _is_kept(current, prepared.facts):
+        return None
+    if current is not None and not force:
+        _require_continues(current, prepared.facts, prepared.content, own=False)
+    version = _new(environment_id)
+    version.source, version.created_by_id, version.restored_number = source, user.id, restored_number
+    return _write(version, prepared)
+
+
+def hold_still(environment_id: int) -> None:
+    """Lock the environment's row: what is checked from here on still holds when the caller commits."""
+    environment = select(Environment.id).where(Environment.id == environment_id)
+    db.session.execute(environment.with_for_update(key_share=True))
 
 
 def latest(environment_id: int) -> StateVersion | None:
@@ -93,23 +142,102 @@ def latest(environment_id: int) -> StateVersion | None:
     return db.session.scalar(query.order_by(StateVersion.number.desc()).limit(1))
 
 
-def versions(environment: Environment) -> list[StateVersion]:
-    """Every version, newest first."""
+def versions(environment: Environment, before: int | None = None, limit: int | None = None) -> list[StateVersion]:
+    """The versions, newest first; ``before`` is a version's number to page on from."""
     query = select(StateVersion).where(StateVersion.environment_id == environment.id)
-    return list(db.session.scalars(query.order_by(StateVersion.number.desc())))
+    if before is not None:
+        query = query.where(StateVersion.number < before)
+    return list(db.session.scalars(query.order_by(StateVersion.number.desc()).limit(limit)))
+
+
+def version(environment: Environment, number: int) -> StateVersion:
+    """A version. Raises :class:`NotFound`."""
+    query = select(StateVersion).where(StateVersion.environment_id == environment.id, StateVersion.number == number)
+    found = db.session.scalar(query)
+    if found is None:
+        raise NotFound("No such state.")
+    return found
 
 
 def content(environment: Environment, number: int) -> tuple[StateVersion, bytes]:
     """A version and its content as terraform wrote it. Raises :class:`NotFound`, :class:`blobs.BlobUnreadable`."""
-    query = select(StateVersion).where(StateVersion.environment_id == environment.id, StateVersion.number == number)
-    version = db.session.scalar(query)
-    if version is None:
-        raise NotFound("No such state.")
-    return version, blobs.get(version.blob_id)
+    found = version(environment, number)
+    return found, blobs.get(found.blob_id)
 
 
-def _next(environment_id: int) -> int:
-    newest = db.session.scalar(
-        select(func.max(StateVersion.number)).where(StateVersion.environment_id == environment_id)
+def _is_kept(current: StateVersion | None, found: StateFacts) -> bool:
+    return current is not None and current.md5 == found.md5 and current.serial == found.serial
+
+
+def _require_continues(current: StateVersion, found: StateFacts, content: bytes, *, own: bool) -> None:
+    """``own``: the current version is of the same run, which may replace it."""
+    if current.lineage != found.lineage:
+        raise StaleState("The state has another lineage than the environment's current one.")
+    if found.serial < current.serial:
+        raise StaleState(f"The state has serial {found.serial}, older than the current {current.serial}.")
+    if found.serial == current.serial and not own and not _says_the_same(current, content):
+        raise StaleState(f"The state has the current serial {current.serial}, but another content.")
+
+
+def _says_the_same(current: StateVersion, content: bytes) -> bool:
+    """A newer terraform that changes nothing writes its version into the state and keeps the serial."""
+    try:
+        return state_file.same(state_file.parse(blobs.get(current.blob_id)), state_file.parse(content))
+    except (NotAState, BlobUnreadable):
+        return False
+
+
+def _new(environment_id: int) -> StateVersion:
+    query = select(func.max(StateVersion.number)).where(StateVersion.environment_id == environment_id)
+    return StateVersion(environment_id=environment_id, number=(db.session.scalar(query) or 0) + 1)
+
+
+def _write(version: StateVersion, prepared: Prepared) -> StateVersion:
+    found, replaced = prepared.facts, version.blob_id
+    version.changes = _changes(version, prepared.digests)
+    blob = blobs.put("state", prepared.content)
+    values: dict[str, Any] = {
+        "serial": found.serial,
+        "lineage": found.lineage,
+        "md5": found.md5,
+        "size": len(prepared.content),
+        "resources": found.resources,
+        "terraform_version": found.terraform_version,
+        "blob_id": blob.id,
+        "created_at": clock.now(),
+    }
+    for name, value in values.items():
+        setattr(version, name, value)
+    db.session.add(version)
+    db.session.flush()
+    if replaced is not None:
+        blobs.drop(replaced)
+    return version
+
+
+def _changes(version: StateVersion, digests: Mapping[str, bytes] | None) -> dict[str, int] | None:
+    """The counts against the version before; None where one of the two cannot be looked into: saving goes first."""
+    if digests is None:
+        return None
+    query = select(StateVersion.blob_id).where(
+        StateVersion.environment_id == version.environment_id, StateVersion.number < version.number
     )
-    return (newest or 0) + 1
+    before = db.session.scalar(query.order_by(StateVersion.number.desc()).limit(1))
+    try:
+        known = _digests_of_blob(before) if before is not None else {}
+    except (BlobUnreadable, StoreAway):
+        return None
+    return None if known is None else state_file.counts(known, digests)
+
+
+def _digests_of(content: bytes) -> Mapping[str, bytes] | None:
+    try:
+        return state_file.digests(state_file.parse(content))
+    except NotAState:
+        return None
+
+
+@lru_cache(maxsize=4)
+def _digests_of_blob(blob_id: str) -> Mapping[str, bytes] | None:
+    """Kept for a while: an apply saves its state after each resource, and the version before stays the same."""
+    return _digests_of(blobs.get(blob_id))

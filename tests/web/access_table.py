@@ -11,7 +11,9 @@ from typing import Any
 
 from flask import Flask
 
+from models import TokenScope
 from policy.lifecycle import RunStatus
+from services import tokens
 from services.setup import issue_token
 from tests import factories
 
@@ -38,6 +40,7 @@ _VARIABLES = f"{_ENV}/variables"
 _ACME = "/terraform/acme"
 _NETWORK = f"{_ACME}/environments/network"
 _HERE = f"{_NETWORK}/variables"
+_SHELF = f"{_ACME}/environments/shelf/states"
 _SHARED = "/settings/organization_variables"
 _PANEL = f"{_SHARED}/<organization>/<panel>"
 _VARIABLE = {"name": "some_name", "value": "some value", "category": "env"}
@@ -76,7 +79,25 @@ PAGES = [
     Row("POST", f"{_VARIABLES}/<panel>/<int:number>/delete", f"{_HERE}/environment/{{variable}}/delete", MEMBERS_POST),
     Row("GET", f"{_ENV}/states", f"{_NETWORK}/states", EVERY_MEMBER),
     Row("GET", f"{_ENV}/states/<int:number>", f"{_NETWORK}/states/{{state}}", EVERY_MEMBER),
+    Row("GET", f"{_ENV}/states/compare", f"{_NETWORK}/states/compare?to={{state}}", EVERY_MEMBER),
+    Row("GET", f"{_ENV}/states/<int:number>/rollback", f"{_SHELF}/{{old}}/rollback", (200, 403, 404, SIGN_IN)),
+    Row("POST", f"{_ENV}/states/<int:number>/rollback", f"{_SHELF}/{{old}}/rollback", OWNERS_POST,
+        {"serial": "1", "seen": "2"}),
+    Row("GET", f"{_ENV}/states/upload", f"{_NETWORK}/states/upload", (200, 403, 404, SIGN_IN)),
+    Row("POST", f"{_ENV}/states/upload", f"{_NETWORK}/states/upload", (422, 403, 404, SIGN_IN)),
+    Row("GET", f"{_ENV}/states/terminal", f"{_NETWORK}/states/terminal", EVERY_MEMBER),
+    Row("POST", f"{_ENV}/states/unlock", f"{_SHELF}/unlock", OWNERS_POST, {"lock": "a-lock"}),
+    Row("GET", "/settings/tokens", "/settings/tokens", (200, 200, 200, SIGN_IN)),
+    Row("POST", "/settings/tokens", "/settings/tokens", (201, 201, 201, SIGN_IN),
+        {"name": "laptop", "scope": "read", "days": "30"}),
+    Row("POST", "/settings/tokens/<int:number>/revoke", "/settings/tokens/{token_id}/revoke",
+        (303, 404, 404, SIGN_IN)),
 ]  # fmt: skip
+
+_API = "/api/v1/states/<organization>/<environment>"
+_NO_TOKEN = (401, 401, 401, 401)
+#: Cookies do not count here, whoever comes; tests/web/test_api_states.py comes with tokens.
+API = [Row(method, _API, "/api/v1/states/acme/network", _NO_TOKEN) for method in ("GET", "POST", "LOCK", "UNLOCK")]
 
 #: The same routes with something that is one person's own: nobody else finds it, not even an owner.
 PERSONAL = [
@@ -89,14 +110,21 @@ PERSONAL = [
 ]
 
 
-def furnish(app: Flask) -> dict[str, Any]:
+def furnish(app: Flask, address: str = "") -> dict[str, Any]:
     """Things to point at; their names and numbers."""
     with app.app_context():
         network = factories.environment()
         factories.environment("locked", locked_by_id=factories.person("bob").id, lock_reason="Freeze")
         applied = factories.run(network, RunStatus.APPLIED)
         waiting = factories.run(network, RunStatus.AWAITING_CONFIRMATION)
+        shelf = factories.environment("shelf")
+        old = factories.state(factories.run(shelf, RunStatus.APPLIED), serial=1)
+        factories.state(factories.run(shelf, RunStatus.APPLIED), serial=2)
+        if "unlock" in address:
+            factories.environment("shelf", state_lock_id="a-lock", state_lock_by_id=factories.person("alice").id)
         return {
+            "old": old.number,
+            "token_id": tokens.create(factories.person("alice"), "ci", TokenScope.READ, None)[0].id,
             "token": issue_token(app.config["LOCKSTEP"].home),
             "shared": factories.variable("owner_tag", "platform").id,
             "variable": factories.variable("some_tag", "network", of=network).id,

@@ -8,10 +8,11 @@ from flask import Flask
 from tests.factories import World
 from tests.support.client import Client
 from tests.web.access_runs import RUNS
-from tests.web.access_table import PAGES, PERSONAL, SIGN_IN, Row, furnish
+from tests.web.access_table import API, PAGES, PERSONAL, SIGN_IN, Row, furnish
 
 PEOPLE = ("alice", "bob", "carol", None)
-TABLE = PAGES + RUNS
+FORMS = PAGES + RUNS
+TABLE = FORMS + API
 
 
 def test_every_route_is_in_the_table(app: Flask) -> None:
@@ -28,12 +29,13 @@ def test_every_route_is_in_the_table(app: Flask) -> None:
 @pytest.mark.parametrize("row", TABLE + PERSONAL, ids=str)
 @pytest.mark.usefixtures("world")
 def test_answer(app: Flask, row: Row, person: str | None) -> None:
-    address = row.address.format(**furnish(app))
+    address = row.address.format(**furnish(app, row.address))
     client = app.test_client()
     assert isinstance(client, Client)
     if person:
         client.sign_in(person)
-    answer = client.get(address) if row.method == "GET" else client.submit(address, dict(row.data))
+    posts = row.method == "POST"
+    answer = client.submit(address, dict(row.data)) if posts else client.open(address, method=row.method)
     expected = row.answers[PEOPLE.index(person)]
     assert answer.status_code == expected, answer.get_data(as_text=True)
     if person is None and expected == SIGN_IN:
@@ -41,9 +43,9 @@ def test_answer(app: Flask, row: Row, person: str | None) -> None:
     answer.close()  # of a file
 
 
-@pytest.mark.parametrize("row", [row for row in TABLE if row.method == "POST"], ids=str)
+@pytest.mark.parametrize("row", [row for row in FORMS if row.method == "POST"], ids=str)
 def test_no_post_without_a_form_token(app: Flask, alice: Client, row: Row) -> None:
-    address = row.address.format(**furnish(app))
+    address = row.address.format(**furnish(app, row.address))
     answer = alice.post(address, data=dict(row.data))
     assert answer.status_code == 400
     assert "Nothing was changed" in answer.get_data(as_text=True)

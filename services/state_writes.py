@@ -1,0 +1,109 @@
+"""States that people write: from a terminal, as an upload, as a rollback. Each is a new version and an audit event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from extensions import db
+from models import Environment, Membership, StateSource, StateVersion
+from policy import state_file
+from policy.permissions import Permission
+from policy.state_file import NotAState
+from services import audit, holds, state_locks, states
+from services.access import require
+from services.errors import Conflict, Invalid
+from services.states import StaleState
+from services.storage import blobs
+
+MOVED_ON = "Another state was saved just now. Nothing was changed; look at the present ones and try again."
+
+
+def from_terminal(
+    membership: Membership, environment: Environment, content: bytes, sent_lock: str | None, token: str
+) -> StateVersion | None:
+    """Keep what a terminal's terraform saves, and commit. None when it is the current state already.
+
+    Raises :class:`services.errors.Forbidden`, :class:`NotAState`, :class:`state_locks.Locked`, :class:`StaleState`.
+    """
+    require(membership, Permission.WRITE_STATE, "You cannot write the state of this environment.")
+    prepared = states.prepare(content)
+    states.hold_still(environment.id)
+    state_locks.require_theirs_or_free(environment, membership.user, sent_lock)
+    version = states.save(environment.id, prepared, source=StateSource.TERMINAL, user=membership.user)
+    _commit(membership, environment, version, token=token)
+    return version
+
+
+def upload(
+    membership: Membership, environment: Environment, content: bytes, *, force: bool, typed_name: str
+) -> StateVersion:
+    """Make a state file the current state, and commit. With ``force`` also where serial or lineage do not continue.
+
+    Raises :class:`services.errors.Forbidden`, :class:`Invalid` for field "state" or "name", :class:`Conflict`.
+    """
+    require(membership, Permission.REPLACE_STATE, "Only owners of the organization can upload a state.")
+    if force and typed_name.strip() != environment.name:
+        raise Invalid("name", f"Type {environment.name} to replace the state. Nothing was changed.")
+    try:
+        prepared = states.prepare(content)
+    except NotAState as error:
+        raise Invalid("state", f"{error} Nothing was changed.") from None
+    states.hold_still(environment.id)
+    db.session.refresh(environment)
+    holds.refuse_when_hindered(environment, membership.user)
+    try:
+        version = states.save(environment.id, prepared, source=StateSource.UPLOAD, user=membership.user, force=force)
+    except StaleState as error:
+        db.session.rollback()
+        raise Invalid("state", f"{error} Nothing was changed.") from None
+    if version is None:
+        db.session.rollback()
+        raise Invalid("state", "That is the current state already. Nothing was changed.")
+    _commit(membership, environment, version, forced=force)
+    return version
+
+
+def roll_back(
+    membership: Membership, environment: Environment, number: int, *, typed_serial: str, seen: int
+) -> StateVersion:
+    """Make the content of an older version the current state, as a new one with the next serial, and commit.
+
+    ``seen`` is the number of the version that was current when the person looked. Raises
+    :class:`services.errors.Forbidden`, :class:`services.errors.NotFound`, :class:`Invalid` for field "serial",
+    :class:`Conflict`.
+    """
+    require(membership, Permission.REPLACE_STATE, "Only owners of the organization can roll a state back.")
+    old, current = states.version(environment, number), states.latest(environment.id)
+    if current is None or current.number != seen or old.number == current.number:
+        raise Conflict(MOVED_ON)
+    if typed_serial.strip() != str(old.serial):
+        raise Invalid("serial", f"Type {old.serial} to roll back to it. Nothing was changed.")
+    holds.refuse_when_hindered(environment, membership.user)
+    serial, lineage = current.serial + 1, current.lineage
+    content = blobs.get(old.blob_id, alone=True)
+    db.session.rollback()
+    try:
+        prepared = states.prepare(state_file.renumbered(content, serial, lineage))
+    except NotAState as error:
+        raise Invalid("serial", f"{error} Nothing was changed.") from None
+    states.hold_still(environment.id)
+    db.session.refresh(environment)
+    holds.refuse_when_hindered(environment, membership.user)
+    newest = states.latest(environment.id)
+    if newest is None or newest.number != seen:
+        raise Conflict(MOVED_ON)
+    user = membership.user
+    version = states.save(
+        environment.id, prepared, source=StateSource.ROLLBACK, user=user, restored_number=number
+    )  # fmt: skip
+    if version is None:
+        raise Conflict(MOVED_ON)
+    _commit(membership, environment, version, restored=old.serial)
+    return version
+
+
+def _commit(membership: Membership, environment: Environment, version: StateVersion | None, **details: Any) -> None:
+    if version is not None:
+        facts = {"number": version.number, "serial": version.serial, "md5": version.md5, **details}
+        audit.record(f"state.{version.source.value}", membership.user, environment=environment, **facts)
+    db.session.commit()
