@@ -135,7 +135,8 @@ class GateView:
         if self.card != "running" or started is None:
             return None
         limit = started + (config.plan_limit if self.kind is PhaseKind.PLAN else config.apply_limit)
-        return min(limit, self.phase.session_expires_at or limit)
+        ends = self.phase.session_expires_at
+        return min(limit, ends - mfa.SESSION_MARGIN) if ends else limit
 
     @property
     def may_confirm(self) -> bool:

@@ -12,6 +12,9 @@ TOKEN_CODE = re.compile(r"[0-9]{6}", re.ASCII)
 #: Credentials with less than this left are not given to a child: the run goes back to waiting.
 LEAST_REMAINING = timedelta(minutes=5)
 
+#: Terraform is asked to stop this long before its credentials end, so that it can still save its state with them.
+SESSION_MARGIN = timedelta(minutes=1)
+
 #: A TOTP step (RFC 6238) and how long a code can stay acceptable to AWS: its own step and one on each side.
 TOTP_STEP = timedelta(seconds=30)
 CODE_LIFETIME = timedelta(seconds=90)

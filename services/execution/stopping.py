@@ -18,6 +18,7 @@ from sqlalchemy import select, update
 from config import Config
 from extensions import db
 from models import Run
+from policy import mfa
 from policy.lifecycle import RUNNING, CancelReason
 from policy.mfa import PhaseKind
 from services import audit, clock
@@ -27,9 +28,6 @@ from services.execution.steps import Work
 
 #: Seconds from the second SIGINT to the SIGKILL of everything that terraform started.
 KILL_AFTER = 10.0
-
-#: Terraform is asked to stop this long before its credentials end, so that it can still save its state with them.
-SESSION_MARGIN = timedelta(minutes=1)
 
 Say = Callable[[str, str], None]
 
@@ -71,7 +69,7 @@ class Stopper:
         phase = work.phase
         started: datetime = phase.started_at or clock.now()
         self._limit = started + limit_of(work.kind)
-        self._session = phase.session_expires_at - SESSION_MARGIN if phase.session_expires_at else None
+        self._session = phase.session_expires_at - mfa.SESSION_MARGIN if phase.session_expires_at else None
         db.session.commit()
 
     def look(self) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import update
 
 from extensions import db
 from models import AuditEvent, Run, StateVersion
+from policy import mfa
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import clock, force, runs
@@ -54,7 +55,7 @@ def test_an_apply_never_goes_beyond_its_session(bench: Bench, tmp_path: Path, mo
     db.session.refresh(run.apply)
     assert run.apply.session_expires_at is not None
     left = run.apply.session_expires_at - clock.now()
-    monkeypatch.setattr(stopping, "SESSION_MARGIN", left - timedelta(seconds=3))
+    monkeypatch.setattr(mfa, "SESSION_MARGIN", left - timedelta(seconds=3))
     assert bench.work(run.apply) is RunStatus.CANCELED
     assert run.error_code == "session_over"
     assert run.error == "The MFA session ended during the run; finished resources are saved. Queue a new run."
