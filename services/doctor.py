@@ -20,14 +20,16 @@ from redis import Redis
 from redis.exceptions import RedisError
 from rq import Worker
 from rq.worker import BaseWorker
-from sqlalchemy import text
+from sqlalchemy import select, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from config import Config
 from extensions import db
+from models import Variable
 from services import clock, queue, sts_reach
 from services.execution import terraform
 from services.storage import object_store
+from services.storage.vault import VaultError
 
 #: Codes are good for 30 s; AWS refuses signatures that are 5 minutes off (AWS IAM, "Signature Version 4").
 SKEW_WARNING, SKEW_PROBLEM = timedelta(seconds=30), timedelta(minutes=5)
@@ -64,6 +66,7 @@ def examine() -> Iterator[Finding]:
     yield _space(config.home)
     yield from _database()
     yield from _keys(config)
+    yield from _stored(config)
     yield from _bucket(config)
     yield from _redis(queue.connection())
     yield _terraform(config.terraform_bin)
@@ -117,8 +120,14 @@ def _database() -> Iterator[Finding]:
 
 
 def _keys(config: Config) -> Iterator[Finding]:
-    """A database that several machines can use, with secrets that only this one has."""
-    if config.database_url.startswith("sqlite:") or not config.kept_secrets:
+    """A database that several machines can use, with secrets or a Redis that only this one has."""
+    if config.database_url.startswith("sqlite:"):
+        return
+    if config.private_redis:
+        detail = "it is a private one of this machine"
+        advice = "With several machines on this database, set REDIS_URL to one Redis for all: codes travel through it."
+        yield Finding("Queue", Status.WARNING, detail, advice)
+    if not config.kept_secrets:
         return
     names = " and ".join(config.kept_secrets)
     detail = f"{names} come from the data folder of this machine"
@@ -150,6 +159,24 @@ def _bucket(config: Config) -> Iterator[Finding]:
         detail = f"{config.blob_store} does not give back what was just stored, or keeps what was removed"
         advice = "Use a store that is consistent at once, as Amazon S3 is."
         yield Finding("Blob store", Status.PROBLEM, detail, advice)
+
+
+def _stored(config: Config) -> Iterator[Finding]:
+    """Whether the keys open what was stored last, perhaps by another machine."""
+    try:
+        newest = db.session.scalar(select(Variable).order_by(Variable.updated_at.desc()).limit(1))
+        envelope, context = (newest.value, newest.context) if newest else (None, "")
+        db.session.rollback()
+    except SQLAlchemyError:  # told above
+        db.session.rollback()
+        return
+    if envelope is None:
+        return
+    try:
+        config.vault.decrypt(envelope, context)
+    except VaultError as error:
+        advice = "Every machine needs the same ENCRYPTION_KEYS; put the missing key behind the newest one."
+        yield Finding("Stored values", Status.PROBLEM, str(error), advice)
 
 
 def _redis(client: Redis) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import threading
@@ -22,9 +23,11 @@ from rq.serializers import JSONSerializer
 
 import config
 from extensions import db
+from policy.permissions import Role
 from services import doctor, queue, sts_reach
 from services.doctor import Finding, Status
-from services.storage.vault import generate_key
+from services.storage.vault import Vault, generate_key
+from tests import factories
 from tests.deploy.launcher import free_port
 
 Usage = namedtuple("Usage", "total used free")
@@ -128,12 +131,24 @@ def test_a_database_that_is_away(app: Flask) -> None:
 
 def test_keys_of_one_machine_beside_a_database_of_many(tmp_path: Path) -> None:
     environ = {"LOCKSTEP_HOME": str(tmp_path), "DATABASE_URL": "postgresql://nobody@localhost/nothing"}
-    (finding,) = doctor._keys(config.load(environ))
+    queue_, finding = doctor._keys(config.load(environ))
+    assert (queue_.subject, queue_.status, "REDIS_URL" in queue_.advice) == ("Queue", Status.WARNING, True)
     assert finding.status is Status.WARNING
     assert "SECRET_KEY and ENCRYPTION_KEYS come from the data folder" in finding.detail
-    both = {"SECRET_KEY": "x" * 32, "ENCRYPTION_KEYS": generate_key()}
+    both = {"SECRET_KEY": "x" * 32, "ENCRYPTION_KEYS": generate_key(), "REDIS_URL": "redis://one.for.all"}
     assert list(doctor._keys(config.load(environ | both))) == []
     assert list(doctor._keys(config.load({"LOCKSTEP_HOME": str(tmp_path)}))) == []
+
+
+def test_keys_that_do_not_open_what_was_stored(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    with app.app_context():
+        factories.member("alice", "acme", Role.OWNER)
+        factories.variable("NAME", "value")
+        assert list(doctor._stored(app.config["LOCKSTEP"])) == []
+        others = dataclasses.replace(app.config["LOCKSTEP"], vault=Vault.from_text(generate_key()))
+        (finding,) = doctor._stored(others)
+    assert finding.status is Status.PROBLEM
+    assert "ENCRYPTION_KEYS" in finding.detail
 
 
 def test_no_worker(app: Flask) -> None:
