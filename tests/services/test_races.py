@@ -156,6 +156,56 @@ def test_confirm_against_discard(here: Flask) -> None:
         assert (run.status, held) in ((RunStatus.APPLY_QUEUED, run_id), (RunStatus.DISCARDED, None))
 
 
+def type_in(run_id: int, code: str, by: str = "alice") -> None:
+    lab.authenticate(run_of(run_id), code, by)
+
+
+def awaiting(name: str) -> int:
+    """A run that awaits a code for its plan, in an environment of its own."""
+    return fresh(RunStatus.AWAITING_PLAN_AUTHENTICATION, name, MfaLevel.PLANS_AND_APPLIES)
+
+
+def test_one_code_typed_twice_is_one_call(here: Flask, aws: Aws) -> None:
+    lab.aws_keys(aws)
+    for number in range(ROUNDS):
+        run_id, code = awaiting(f"e{number}"), aws.code()
+        answers = at_once(here, *[partial(type_in, run_id, code)] * 2)
+        assert kinds(answers) in (["Conflict", "NoneType"], ["CodeRejected", "NoneType"]), answers
+        assert run_of(run_id).status is RunStatus.PLAN_QUEUED
+    assert aws.outcomes() == ["ok"] * ROUNDS
+    assert len(lab.queued_jobs()) == ROUNDS
+
+
+def test_two_runs_of_one_environment_get_a_code_at_once(here: Flask, aws: Aws) -> None:
+    """Only one can hold it; the other is told so, and waits on."""
+    for person in ("alice", "bob"):
+        lab.aws_keys(aws, person)
+    for number in range(ROUNDS):
+        pair = [awaiting(f"e{number}") for _ in range(2)]
+        first, second = aws.code("alice"), aws.code("bob")
+        answers = at_once(here, partial(type_in, pair[0], first), partial(type_in, pair[1], second, "bob"))
+        assert [type(each).__name__ for each in answers].count("NoneType") == 1, answers
+        statuses = sorted(run_of(each).status for each in pair)
+        assert statuses == [RunStatus.AWAITING_PLAN_AUTHENTICATION, RunStatus.PLAN_QUEUED]
+
+
+def test_cancel_against_a_code(here: Flask, aws: Aws) -> None:
+    lab.aws_keys(aws)
+    for number in range(ROUNDS):
+        run_id, code = awaiting(f"e{number}"), aws.code()
+        canceled, accepted = at_once(
+            here,
+            partial(acting, runs.cancel, run_id),
+            partial(type_in, run_id, code),
+        )
+        run = run_of(run_id)
+        left = queue.connection().exists(f"lockstep:handoff:{run.plan.id}")
+        if accepted is None and canceled is not None:
+            assert (run.status, run.environment.active_run_id, left) == (RunStatus.PLAN_QUEUED, run_id, 1)
+        else:
+            assert (run.status, run.environment.active_run_id, left) == (RunStatus.CANCELED, None, 0), accepted
+
+
 def queued(name: str) -> tuple[int, int]:
     """A run whose plan is queued: its id and the phase's."""
     run = run_of(fresh(RunStatus.PLAN_QUEUED, name))
