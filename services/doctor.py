@@ -27,7 +27,7 @@ from config import Config
 from extensions import db
 from models import Variable
 from services import clock, queue, sts_reach
-from services.execution import terraform
+from services.execution import leftovers, terraform
 from services.storage import object_store
 from services.storage.vault import VaultError
 
@@ -69,6 +69,7 @@ def examine() -> Iterator[Finding]:
     yield from _stored(config)
     yield from _bucket(config)
     yield from _redis(queue.connection())
+    yield from _working_directories()
     yield _terraform(config.terraform_bin)
     yield from _sts(config)
 
@@ -214,6 +215,19 @@ def _runs(pid: int) -> bool:
     except PermissionError:
         return True
     return True
+
+
+def _working_directories() -> Iterator[Finding]:
+    """States that are nowhere but in the working directory of a phase which has ended."""
+    try:
+        kept = leftovers.only_copies()
+    except SQLAlchemyError:
+        return  # the database says so itself
+    finally:
+        db.session.rollback()
+    for path in kept:
+        advice = "Keep it; upload the state in it on the environment's States tab, then remove the folder."
+        yield Finding("States", Status.WARNING, f"{path} holds one that is stored nowhere else", advice)
 
 
 def _terraform(setting: str | None) -> Finding:

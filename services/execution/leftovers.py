@@ -53,9 +53,18 @@ def found() -> Iterator[tuple[Path, Phase]]:
         db.session.commit()
 
 
+def only_copies() -> list[Path]:
+    """Directories that hold a state which is stored nowhere else; changes nothing."""
+    return [path for path, phase in found() if _applied(path) and not keeping.stored(steps.of_ended(phase, path))]
+
+
+def _applied(path: Path) -> bool:
+    return (path / "control" / "apply.pid").exists()
+
+
 def unsaved(path: Path, phase: Phase) -> bool:
     """Whether a state in it is stored nowhere else. One that continues the environment's is stored now; commits."""
-    if not (path / "control" / "apply.pid").exists():
+    if not _applied(path):
         return False
     work = steps.of_ended(phase, path)
     if _environment_moved_on(phase):

@@ -15,7 +15,7 @@ from sqlalchemy import update
 from extensions import db
 from models import AuditEvent, Environment, Phase, Run, StateVersion
 from policy.lifecycle import LEASE, RunStatus
-from services import clock, force, runs
+from services import clock, doctor, force, runs
 from services.errors import Conflict, Forbidden
 from services.execution import ending, host, leftovers, reconcile, terraform
 from services.storage.vault import Vault, generate_key
@@ -194,6 +194,8 @@ def test_a_directory_with_a_state_that_was_overtaken_stays(bench: Bench, monkeyp
     environment.active_run_id = 12345
     db.session.commit()
     assert [found for found, _ in leftovers.found()] == [path]
+    told = [finding for finding in doctor.examine() if finding.subject == "States"]
+    assert [finding.status for finding in told] == [doctor.Status.WARNING] and str(path) in told[0].detail
     reconcile.look_around()
     assert path.exists()
     place.unlink()
