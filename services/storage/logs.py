@@ -22,7 +22,7 @@ from services import clock
 from services.storage.ansi import final_sgr
 
 #: A poll or a page reads about this much of a log at most, in bytes; a line may be longer.
-READ_BYTES = 1024 * 1024
+READ_BYTES = 3 * 1024 * 1024
 
 #: The raw log is read in pieces of about this size, each in a transaction of its own.
 STREAM_BYTES = 2 * 1024 * 1024
