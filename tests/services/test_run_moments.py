@@ -42,9 +42,9 @@ def test_no_transaction_is_open_while_a_phase_is_enqueued(
     open_ones: list[bool] = []
     real = queue.queue
 
-    def looked(*arguments: Any) -> Any:
+    def looked(*arguments: Any, **named: Any) -> Any:
         open_ones.append(db.session().in_transaction())
-        return real(*arguments)
+        return real(*arguments, **named)
 
     monkeypatch.setattr(queue, "queue", looked)
     run = lab.new_run(environment)

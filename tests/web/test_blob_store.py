@@ -1,0 +1,64 @@
+"""What people see of a bucket that is away: a page that says so, and nothing half done."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+import config
+from extensions import db
+from models import Blob, ConfigurationVersion
+from policy.lifecycle import RunStatus
+from tests import factories
+from tests.factories import World
+from tests.support import bucket as buckets
+from tests.support.bucket import Bucket
+from tests.support.client import Client
+from tests.web.test_runs_list import archive, upload
+
+
+@pytest.fixture(scope="module")
+def one_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with buckets.running(tmp_path_factory.mktemp("moto")) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(one_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    one_bucket.back()
+    one_bucket.empty()
+    for name, value in buckets.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    return one_bucket
+
+
+@pytest.fixture
+def settings(tmp_path: Path, redis_url: str, database: dict[str, str], bucket: Bucket) -> config.Config:
+    environ = {"LOCKSTEP_HOME": str(tmp_path / "home"), "REDIS_URL": redis_url}
+    return config.load(environ | database | bucket.settings)
+
+
+def test_an_upload(app: Flask, alice: Client, world: World, bucket: Bucket) -> None:
+    bucket.away()
+    answer = upload(alice, world, archive())
+    assert answer.status_code == 503
+    assert "The object store does not take or give anything" in answer.get_data(as_text=True)
+    with app.app_context():
+        assert db.session.query(ConfigurationVersion).count() == db.session.query(Blob).count() == 0
+    bucket.back()
+    assert upload(alice, world, archive()).status_code == 303
+    assert [key.split("/")[2] for key in bucket.objects()] == ["configuration"]
+
+
+def test_a_state(app: Flask, alice: Client, world: World, bucket: Bucket) -> None:
+    with app.app_context():
+        factories.state(factories.run(factories.environment(), RunStatus.APPLIED))
+    link = f"{world.path}/states/1"
+    assert alice.get(link).status_code == 200
+    bucket.away()
+    answer = alice.get(link)
+    assert answer.status_code == 503
+    assert "try again in a moment" in answer.get_data(as_text=True)
