@@ -19,7 +19,7 @@ from extensions import db
 from models import AuditEvent, Category, Environment, Phase, PhaseStatus, Run, StateVersion, Variable
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import MfaLevel
-from services import environments, queue, runs, states, variables
+from services import environments, queue, runs, state_locks, states, variables
 from services.environments import Settings
 from services.errors import Conflict, NotFound
 from services.execution import job, steps
@@ -33,7 +33,7 @@ from tests.support.aws import Aws
 from tests.support.client import Client
 
 ROOT = Path(__file__).resolve().parents[2]
-ROUNDS = 8
+ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
@@ -264,6 +264,32 @@ def test_two_freed_environments_start_one_run_each(here: Flask) -> None:
         at_once(here, *[partial(runs.start_pending, environment_id)] * 3)
         assert [run_of(each).status for each in waiting] == [RunStatus.PLAN_QUEUED, RunStatus.PENDING]
         assert db.session.get_one(Environment, environment_id).active_run_id == waiting[0]
+
+
+def test_two_terminals_and_a_run_want_one_environment(here: Flask) -> None:
+    for number in range(ROUNDS):
+        environment = factories.environment(f"e{number}")
+        environment_id, run_id = environment.id, factories.run(environment).id
+
+        def lock_state(lock: str, by: str, environment_id: int = environment_id) -> str:
+            found = db.session.get_one(Environment, environment_id)
+            state_locks.take(factories.member(by), found, {"ID": lock, "Operation": "OperationTypeApply"})
+            return lock
+
+        ids = ["11111111-1111-4111-8111-111111111111", "22222222-2222-4222-8222-222222222222"]
+        answers = at_once(
+            here,
+            partial(lock_state, ids[0], "alice"),
+            partial(lock_state, ids[1], "bob"),
+            partial(runs.start_pending, environment_id),
+        )
+        environment = db.session.get_one(Environment, environment_id, populate_existing=True)
+        taken = [answer for answer in answers[:2] if isinstance(answer, str)]
+        assert all(isinstance(each, str | state_locks.Locked) for each in answers[:2]), answers
+        started = run_of(run_id).status is RunStatus.PLAN_QUEUED
+        assert environment.state_lock_id == next(iter(taken), None)
+        assert environment.active_run_id == (run_id if started else None)
+        assert len(taken) + started == 1
 
 
 def test_a_raised_level_reaches_a_plan_that_ends_at_this_moment(here: Flask) -> None:
