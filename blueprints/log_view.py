@@ -238,7 +238,8 @@ def _end_and_window(phase: Phase, anchor: str, line: int | None, shown: bool) ->
     lines, size = (TAIL_LINES, TAIL_BYTES) if shown else (CLOSED_LINES, CLOSED_BYTES)
     if window:
         lines, size = WINDOW_FROM, WINDOW_BYTES
-    tail = _to_end(logs.before(phase.id, phase.log_lines + 1, lines), anchor, size)
+    limit = logs.READ_BYTES if shown else logs.READ_BYTES // 4
+    tail = _to_end(logs.before(phase.id, phase.log_lines + 1, lines, limit), anchor, size)
     if tail is None:
         return []
     if line is None or line >= tail.first:

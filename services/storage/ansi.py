@@ -135,14 +135,18 @@ def _visible(match: re.Match[str]) -> str:
 
 def _line_texts(text: str, sgr: str) -> tuple[list[str], str]:
     """The HTML of each line's content, and the style after the last."""
-    text = _CONTROLS.sub(_visible, text)
     lines = text.split("\n")
-    if not sgr and "\x1b" not in text and "\r" not in text and max(map(len, lines)) <= LONGEST_LINE:
-        return escape(text, quote=False).split("\n"), sgr
+    if max(map(len, lines)) <= LONGEST_LINE:
+        text = _CONTROLS.sub(_visible, text)
+        if not sgr and "\x1b" not in text and "\r" not in text:
+            return escape(text, quote=False).split("\n"), sgr
+        lines = text.split("\n")
     done: list[str] = []
     for line in lines:
         if "\r" in line:
             line, sgr = _last_of_progress(line, sgr)
+        if len(line) <= LONGEST_LINE:
+            line = _CONTROLS.sub(_visible, line)  # of longer ones only what is shown is looked at
         if not sgr and "\x1b" not in line and len(line) <= LONGEST_LINE:
             done.append(escape(line, quote=False))
         else:
@@ -185,7 +189,7 @@ def _in_style(text: str, sgr: str) -> str:
     if not text:
         return ""
     css = _classes(sgr)
-    safe = escape(text, quote=False)
+    safe = escape(_CONTROLS.sub(_visible, text), quote=False)
     if css == "ansi1":  # most of what terraform prints in colour is bold; a short tag makes a small page
         return f"<b>{safe}</b>"
     return f'<span class="{css}">{safe}</span>' if css else safe

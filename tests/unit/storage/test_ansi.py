@@ -152,6 +152,12 @@ def test_very_long_lines_are_folded_with_their_style_kept() -> None:
     assert len(render_lines(b"\x1b[1m" + b"x" * 1_000_000, 1, "", "a").html) < 4_000
 
 
+@pytest.mark.parametrize("long", [b"x" * 5000 + b"\r", b"", b"\x1b[1m" + b"y" * 5000 + b"\n", b"\0" * 5000 + b"\n"])
+def test_no_control_reaches_a_page_with_long_lines(long: bytes) -> None:
+    html = render_lines(long + b"a\0b\x08\xe2\x80\xae\nnext\0\n", 1, "", "a").html
+    assert "a\u2400b\u2408\ufffd" in html and "next\u2400" in html and "\0" not in html
+
+
 def test_a_line_without_its_beginning_says_so() -> None:
     html = render_lines(b"rest\nnext\n", 7, "", "a", cut=True).html
     assert html.count("The beginning of this line is not shown") == 1 and html.index("beginning") < html.index("rest")
