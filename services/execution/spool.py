@@ -60,6 +60,8 @@ class SpoolReader:
         over two pieces; it is given out with `final` (when the child has ended) or when it grows beyond
         `HOLD`, then cut outside of any secret and of any UTF-8 sequence.
         """
+        if not final and self._unchanged():
+            return []
         window, at_end = self._window()
         if not window or (not final and at_end and self._seen == self.spool_offset + len(window)):
             return []
@@ -86,6 +88,10 @@ class SpoolReader:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def _unchanged(self) -> bool:
+        """Whether the file is as long as at the last reading, so that the held-back rest need not be read again."""
+        return self._file is not None and self._seen == os.fstat(self._file).st_size
 
     def _window(self) -> tuple[bytes, bool]:
         """The bytes from `spool_offset` on, at most `WINDOW`, and whether they reach the file's end."""

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -121,3 +123,24 @@ def test_no_byte_is_lost_or_doubled(appends: list[bytes], actions: list[str]) ->
         assert SECRET.encode() not in log
         short = [piece for piece in before_the_end if len(piece.data) < HOLD // 2]
         assert all(piece.data.endswith(b"\n") for piece in short)
+
+
+def test_an_unfinished_line_is_not_read_again_while_nothing_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "spool"
+    append(path, b"one\n" + b"x" * 500_000)
+    reads: list[int] = []
+    pread = os.pread
+
+    def counted(file: int, length: int, offset: int) -> bytes:
+        reads.append(length)
+        return pread(file, length, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    with SpoolReader(path, Redactor([])) as reader:
+        assert joined(reader.read_new()) == b"one\n"
+        reads.clear()
+        assert reader.read_new() == [] and reads == []
+        append(path, b"\n")
+        assert joined(reader.read_new()) == b"x" * 500_000 + b"\n"
