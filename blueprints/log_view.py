@@ -8,22 +8,19 @@ lines makes a page like any other.
 from __future__ import annotations
 
 import re
-import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Response, request, stream_with_context
-from markupsafe import Markup
 
+from blueprints.log_lines import Lines, Part, Shared, after_line, from_start, gap, to_end
 from blueprints.run_steps import address, length
 from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
 from services.pulse import Log
 from services.storage import logs
-from services.storage.ansi import render_lines
 
 #: Lines of the log that a page begins with, those of one that is closed at first, and those that a gap brings at once.
 TAIL_LINES, CLOSED_LINES, STEP_LINES = 2_000, 200, 2_000
@@ -34,46 +31,8 @@ TAIL_BYTES, CLOSED_BYTES, STEP_BYTES = 268_000, 12_000, 268_000
 #: Lines before and from a line that was asked for, with as much of the log's end, and bytes of markup for each.
 WINDOW_BEFORE, WINDOW_FROM, WINDOW_BYTES = 300, 500, 80_000
 
-#: Seconds for which viewers of one log share what was rendered.
-SHARED_SECONDS = 1.0
-
 _ENDED = (PhaseStatus.FINISHED, PhaseStatus.FAILED, PhaseStatus.CANCELED)
 _LINE = re.compile(r"(plan|apply)-([1-9][0-9]{0,9})")
-
-
-@dataclass(frozen=True)
-class Lines:
-    """Consecutive lines as list items; ``end`` is the byte offset after the last of them."""
-
-    first: int
-    count: int
-    html: Markup
-    end: int
-
-    @property
-    def last(self) -> int:
-        return self.first + self.count - 1
-
-
-@dataclass(frozen=True)
-class Gap:
-    """Lines that are not shown. ``below`` says whether lines stand above it, so that it can be filled from there."""
-
-    first: int
-    last: int
-
-    @property
-    def below(self) -> bool:
-        return self.first > 1
-
-    @property
-    def words(self) -> str:
-        if self.first == self.last:
-            return f"Line {self.first:,} is not shown."
-        return f"Lines {self.first:,} to {self.last:,} are not shown."
-
-
-Part = Lines | Gap
 
 
 @dataclass(frozen=True)
@@ -194,10 +153,10 @@ def fill(phase: Phase, first: int, last: int, *, from_above: bool = False, count
     anchor = phase.kind.value
     count = min(count, last - first + 1)
     if from_above:
-        found = _from_start(logs.after(phase.id, first, count), anchor, STEP_BYTES)
-        return [found, *_gap(found.last + 1, last)] if found else []
-    found = _to_end(logs.before(phase.id, last + 1, count), anchor, STEP_BYTES)
-    return [*_gap(first, found.first - 1), found] if found else list(_gap(first, last))
+        found = from_start(logs.after(phase.id, first, count), anchor, STEP_BYTES)
+        return [found, *gap(found.last + 1, last)] if found else []
+    found = to_end(logs.before(phase.id, last + 1, count), anchor, STEP_BYTES)
+    return [*gap(first, found.first - 1), found] if found else list(gap(first, last))
 
 
 def news(log: Log, offset: int) -> News:
@@ -218,19 +177,19 @@ def _news(log: Log, offset: int) -> News:
     end = chunks[-1].end if chunks else log.size
     # The page has the beginning of a line that goes on, folded; the raw log has the rest.
     while chunks and chunks[0].continues:
-        rest = _after_line(chunks[0])
+        rest = after_line(chunks[0])
         chunks[:1] = [rest] if rest.data else []
     if not chunks:
         return News([], end if whole else log.size)
     next_line = chunks[0].first_line
-    if whole and (found := _to_end(chunks, anchor, TAIL_BYTES, TAIL_LINES)):
-        return News([*_gap(next_line, found.first - 1), found], found.end)
+    if whole and (found := to_end(chunks, anchor, TAIL_BYTES, TAIL_LINES)):
+        return News([*gap(next_line, found.first - 1), found], found.end)
     if whole:
         return News([], end)
-    found = _to_end(logs.before(log.phase_id, log.lines + 1, TAIL_LINES), anchor, TAIL_BYTES)
+    found = to_end(logs.before(log.phase_id, log.lines + 1, TAIL_LINES), anchor, TAIL_BYTES)
     if found is None or found.first < next_line:  # one line that is longer than all of this
         return News([], log.size)
-    return News([*_gap(next_line, found.first - 1), found], max(found.end, log.size))
+    return News([*gap(next_line, found.first - 1), found], max(found.end, log.size))
 
 
 def _end_and_window(phase: Phase, anchor: str, line: int | None, shown: bool) -> list[Part]:
@@ -239,102 +198,22 @@ def _end_and_window(phase: Phase, anchor: str, line: int | None, shown: bool) ->
     if window:
         lines, size = WINDOW_FROM, WINDOW_BYTES
     limit = logs.READ_BYTES if shown else logs.READ_BYTES // 4
-    tail = _to_end(logs.before(phase.id, phase.log_lines + 1, lines, limit), anchor, size)
+    tail = to_end(logs.before(phase.id, phase.log_lines + 1, lines, limit), anchor, size)
     if tail is None:
         return []
     if line is None or line >= tail.first:
-        return [*_gap(1, tail.first - 1), tail]
+        return [*gap(1, tail.first - 1), tail]
     line = max(line, 1)
-    above = _to_end(logs.before(phase.id, line, WINDOW_BEFORE), anchor, WINDOW_BYTES)
+    above = to_end(logs.before(phase.id, line, WINDOW_BEFORE), anchor, WINDOW_BYTES)
     count = min(WINDOW_FROM, tail.first - line)
-    around = _from_start(logs.after(phase.id, line, count), anchor, WINDOW_BYTES)
+    around = from_start(logs.after(phase.id, line, count), anchor, WINDOW_BYTES)
     begins = above.first if above else line
     ends = around.last if around else line - 1
-    parts = [*_gap(1, begins - 1), above, around, *_gap(ends + 1, tail.first - 1), tail]
+    parts = [*gap(1, begins - 1), above, around, *gap(ends + 1, tail.first - 1), tail]
     return [part for part in parts if part is not None]
 
 
-def _gap(first: int, last: int) -> list[Part]:
-    return [Gap(first, last)] if first <= last else []
-
-
-def _to_end(chunks: list[logs.Chunk], anchor: str, size: int, most: int = STEP_LINES) -> Lines | None:
-    """The last lines of these, as many as fit."""
-    first, lines = _rendered(chunks, anchor)
-    if not lines:
-        return None
-    start, left = len(lines), size
-    while start and len(lines) - start < most:
-        left -= len(lines[start - 1])
-        if left < 0 and start < len(lines):
-            break
-        start -= 1
-    shown = lines[start:]
-    return Lines(first + start, len(shown), Markup("".join(shown)), chunks[-1].end)  # noqa: S704  (of render_lines)
-
-
-def _from_start(chunks: list[logs.Chunk], anchor: str, size: int) -> Lines | None:
-    """The first lines of these, as many as fit."""
-    first, lines = _rendered(chunks, anchor)
-    if not lines:
-        return None
-    end = 0
-    while end < len(lines) and (end == 0 or size >= len(lines[end])):
-        size -= len(lines[end])
-        end += 1
-    shown = lines[:end]
-    return Lines(first, len(shown), Markup("".join(shown)), chunks[-1].end)  # noqa: S704  (of render_lines)
-
-
-def _rendered(chunks: list[logs.Chunk], anchor: str) -> tuple[int, list[str]]:
-    """The number of the first line, and the lines. A line that goes on in the next chunk is one line."""
-    lines: list[str] = []
-    index = 0
-    while index < len(chunks):
-        chunk = chunks[index]
-        data = [chunk.data]
-        index += 1
-        while index < len(chunks) and chunks[index].continues:
-            data.append(chunks[index].data)
-            index += 1
-        own = chunk.tone is not None
-        found = render_lines(
-            b"".join(data), chunk.first_line, chunk.sgr, anchor, own=own, tone=chunk.tone, cut=chunk.continues
-        )
-        lines += found.lines
-    return (chunks[0].first_line if chunks else 0), lines
-
-
-def _after_line(chunk: logs.Chunk) -> logs.Chunk:
-    """Without the rest of the line that it continues."""
-    rest = chunk.data.find(b"\n") + 1 or len(chunk.data)
-    return logs.without_beginning(chunk, rest)
-
-
-class _Shared:
-    """Rendered pieces of logs, kept for a second; nothing in it belongs to a person."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: dict[object, tuple[float, News]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: object, make: Any) -> News:
-        """What is kept under ``key``, or else what ``make`` answers now."""
-        now = time.monotonic()
-        with self._lock:
-            kept = self._kept.get(key)
-        if kept is not None and now - kept[0] < SHARED_SECONDS:
-            return kept[1]
-        made: News = make()
-        with self._lock:
-            self._kept = {k: v for k, v in self._kept.items() if now - v[0] < SHARED_SECONDS}
-            if len(self._kept) < self._most:
-                self._kept[key] = (now, made)
-        return made
-
-
-_shared = _Shared(64)
+_shared: Shared[News] = Shared(64)
 
 
 def offsets(seen: Mapping[str, str]) -> dict[PhaseKind, int]:

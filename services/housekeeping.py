@@ -22,7 +22,7 @@ from models import Environment, LogChunk, Phase, PhaseStatus, Run
 from policy.lifecycle import FINAL
 from services import audit, clock
 from services.compare_and_set import won
-from services.storage import logs
+from services.storage.log_chunks import unpacked
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +136,7 @@ def _pack(phase_id: int, group: list[Row[Any]]) -> None:
     query = select(LogChunk.data, LogChunk.packed).where(LogChunk.id.in_(ids)).order_by(LogChunk.offset)
     stored = list(db.session.execute(query))
     db.session.rollback()  # no lock is held while it is compressed
-    data = b"".join(logs.unpacked(row.data, row.packed) for row in stored)
+    data = b"".join(unpacked(row.data, row.packed) for row in stored)
     first, last = group[0], group[-1]
     if len(stored) != len(ids) or len(data) != last.offset + last.size - first.offset:
         return  # somebody else was faster

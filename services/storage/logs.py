@@ -8,9 +8,8 @@ number.
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, ScalarSelect, Select, func, insert, select, update
@@ -20,6 +19,7 @@ from extensions import db
 from models import LogChunk, Phase
 from services import clock
 from services.storage.ansi import final_sgr
+from services.storage.log_chunks import Chunk, only_lines, unpacked, without_beginning
 
 #: A poll or a page reads about this much of a log at most, in bytes; a line may be longer.
 READ_BYTES = 3 * 1024 * 1024
@@ -30,28 +30,6 @@ STREAM_BYTES = 2 * 1024 * 1024
 
 class LogGap(Exception):
     """The offset is beyond the end of the log: something before it was never stored."""
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Consecutive bytes of a log, unpacked. ``continues``: they begin inside of the line ``first_line``."""
-
-    offset: int
-    first_line: int
-    sgr: str
-    tone: str | None
-    data: bytes
-    continues: bool = False
-
-    @property
-    def end(self) -> int:
-        """The offset after the last byte."""
-        return self.offset + len(self.data)
-
-    @property
-    def last_line(self) -> int:
-        """The number of the last line that begins in the chunk, or goes on in it."""
-        return self.first_line + self.data.count(b"\n") - self.data.endswith(b"\n")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +190,7 @@ def before(phase_id: int, line: int, count: int, limit: int = READ_BYTES) -> lis
     for row in _rows(query):
         if row.first_line + row.lines <= first:
             break
-        chunk = _only_lines(_chunk(row), first, last)
+        chunk = only_lines(_chunk(row), first, last)
         if chunk.data:
             chunks.append(chunk)
             total += len(chunk.data)
@@ -234,7 +212,7 @@ def after(phase_id: int, line: int, count: int, limit: int = READ_BYTES) -> list
     for row in _rows(query):
         if row.first_line + row.lines <= line:
             continue
-        chunk = _only_lines(_chunk(row), line, last)
+        chunk = only_lines(_chunk(row), line, last)
         if chunk.data:
             chunks.append(chunk)
             total += len(chunk.data)
@@ -278,24 +256,6 @@ def stream(phase_id: int, size: int) -> Iterator[bytes]:
     for piece in raw(phase_id, size):
         db.session.rollback()
         yield piece
-
-
-def without_beginning(chunk: Chunk, cut: int) -> Chunk:
-    """The chunk from its byte ``cut`` on."""
-    gone = chunk.data[:cut]
-    return replace(
-        chunk,
-        offset=chunk.offset + len(gone),
-        first_line=chunk.first_line + gone.count(b"\n"),
-        sgr=final_sgr(gone, chunk.sgr) if chunk.tone is None else "",
-        data=chunk.data[cut:],
-        continues=not gone.endswith(b"\n"),
-    )
-
-
-def unpacked(data: bytes, packed: bool) -> bytes:
-    """The bytes of the log that a row holds."""
-    return zlib.decompress(data) if packed else data
 
 
 def _select(phase_id: int) -> Select[Any]:
@@ -342,18 +302,3 @@ def _chunk(row: Row[Any]) -> Chunk:
 def _from_offset(chunk: Chunk, offset: int) -> Chunk:
     cut = offset - chunk.offset
     return chunk if cut <= 0 else without_beginning(chunk, cut)
-
-
-def _only_lines(chunk: Chunk, first: int, last: int) -> Chunk:
-    """The part with these lines."""
-    skip = first - chunk.first_line
-    if skip > 0:
-        chunk = without_beginning(chunk, _lines_long(chunk.data, skip))
-    keep = last - chunk.first_line + 1
-    return replace(chunk, data=chunk.data[: _lines_long(chunk.data, keep)])
-
-
-def _lines_long(data: bytes, count: int) -> int:
-    """How many bytes the first ``count`` lines are."""
-    parts = data.split(b"\n", count)
-    return len(data) - len(parts[-1]) if len(parts) > count else len(data)
