@@ -7,7 +7,7 @@ DEMO_HOME = $(or $(LOCKSTEP_HOME),data-demo)
 TESTS ?= tests
 export VENV
 
-.PHONY: help demo run code test test-postgres lint format picture requirements clean
+.PHONY: help demo run code test test-postgres chaos lint format picture requirements clean
 
 help:
 	@echo 'make demo          try Lockstep: a sample organization and a local stand-in for AWS'
@@ -15,6 +15,7 @@ help:
 	@echo 'make run           run Lockstep for real'
 	@echo 'make test          every test (TESTS=tests/unit for some)'
 	@echo 'make test-postgres   the tests of web, services and worker on a private PostgreSQL'
+	@echo 'make chaos         kill, fill and lose everything for ten minutes (SECONDS=…, SEED=…)'
 	@echo 'make lint          ruff and mypy'
 	@echo 'make format        let ruff format the code'
 	@echo 'make picture       take the picture in the README anew (docs/run-page.png)'
@@ -41,6 +42,12 @@ test-postgres: POSTGRES_TESTS ?= tests/web tests/services tests/worker tests/uni
 test-postgres: $(VENV)/.dev
 	@LOCKSTEP_TEST_DATABASE=postgresql $(BIN)/python -m pytest -n 2 --dist loadgroup \
 	    -m 'not aws and not browser and not stack' $(POSTGRES_TESTS)
+
+# Real processes and real terraform; a failed one keeps its folder with all logs. SEED repeats one, as far as time allows.
+chaos: SECONDS ?= 600
+chaos: ENVIRONMENTS ?= 6
+chaos: $(VENV)/.dev
+	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --environments $(ENVIRONMENTS)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
