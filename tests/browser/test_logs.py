@@ -173,7 +173,7 @@ def test_a_hidden_tab_asks_seldom_and_catches_up_at_once(visit: Visit) -> None:
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url) if "/status?" in request.url else None)
     _hide(page, True)
-    with page.expect_request(re.compile("/status\\?"), timeout=30_000):
+    with page.expect_response(re.compile("/status\\?"), timeout=30_000):
         begun = page.evaluate("performance.now()")
     assert page.evaluate("performance.now()") - begun > 8_000
     assert len(asked) == 1

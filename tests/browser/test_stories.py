@@ -90,13 +90,13 @@ def test_plans_and_applies(visit: Visit, stack: Stack) -> None:
     expect(page.get_by_text("Nothing is queued yet")).to_be_visible()
     expect(page.locator("#plan-log")).to_have_count(0)
     authenticate(page, stack.code("alice"))
-    expect(page.locator("#plan-lines .line").first).to_contain_text("Authenticated with MFA by alice")
+    expect(page.locator("#plan-lines li").first).to_contain_text("Authenticated with MFA by alice")
     expect(page.locator("#plan-log")).to_contain_text("Plan: 3 to add")
 
     expect(page.get_by_text("This apply needs a code from an AWS MFA device.")).to_be_visible()
     expect(page.locator("#apply-log")).to_have_count(0)
     authenticate(page, stack.code("alice"))
-    expect(page.locator("#apply-lines .line").first).to_contain_text("Authenticated with MFA by alice")
+    expect(page.locator("#apply-lines li").first).to_contain_text("Authenticated with MFA by alice")
     expect_status(page, "Applied")
     assert stack.session_calls("alice")[-2:] == ["ok", "ok"]
 

@@ -27,7 +27,7 @@ def test_one_authenticates_the_run_of_another_with_his_own_device(visit: Visit, 
     for page in (alices, bobs):
         expect_status(page, "Applied")
         expect_status(page, "Authenticated with MFA by bob")
-        expect(page.locator("#apply-lines .line").first).to_contain_text("Authenticated with MFA by bob")
+        expect(page.locator("#apply-lines li").first).to_contain_text("Authenticated with MFA by bob")
         expect(page.get_by_text("Applied by bob")).to_be_visible()
         expect(page.get_by_role("button", name="Authenticate")).to_have_count(0)
     assert stack.session_calls("alice") == calls
