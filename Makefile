@@ -7,7 +7,7 @@ DEMO_HOME = $(or $(LOCKSTEP_HOME),data-demo)
 TESTS ?= tests
 export VENV
 
-.PHONY: help demo run code test test-postgres chaos lint format picture requirements clean
+.PHONY: help demo run code test test-postgres chaos bench lint format picture requirements clean
 
 help:
 	@echo 'make demo          try Lockstep: a sample organization and a local stand-in for AWS'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test          every test (TESTS=tests/unit for some)'
 	@echo 'make test-postgres   the tests of web, services and worker on a private PostgreSQL'
 	@echo 'make chaos         kill, fill and lose everything for ten minutes (SECONDS=…, SEED=…)'
+	@echo 'make bench         how fast it is, in 12 minutes (FIGURES=1,4 some; WRITE=1 into docs/PERFORMANCE.md)'
 	@echo 'make lint          ruff and mypy'
 	@echo 'make format        let ruff format the code'
 	@echo 'make picture       take the picture in the README anew (docs/run-page.png)'
@@ -48,6 +49,10 @@ chaos: SECONDS ?= 600
 chaos: ENVIRONMENTS ?= 6
 chaos: $(VENV)/.dev
 	@$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED)) --environments $(ENVIRONMENTS)
+
+# Take figures on a machine that does nothing else.
+bench: $(VENV)/.dev
+	@$(BIN)/python -m bench $(if $(FIGURES),--figures $(FIGURES)) $(if $(WRITE),--write)
 
 lint: $(VENV)/.dev
 	@$(BIN)/ruff check .
