@@ -236,12 +236,12 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 def _is_type(kind: Any, value: Any) -> bool:
     """Whether ``kind`` is a type as terraform writes it (cty's JSON) that ``value`` can have."""
-    if value is None:
-        return isinstance(kind, list | str)
     if isinstance(kind, str):
-        return kind == "dynamic" or (kind in _SIMPLE and isinstance(value, _SIMPLE[kind]))
+        return kind == "dynamic" or (kind in _SIMPLE and (value is None or isinstance(value, _SIMPLE[kind])))
     if not isinstance(kind, list) or len(kind) < 2:
         return False
+    if value is None:
+        return kind[0] in ("object", "map", "list", "set", "tuple")
     if kind[0] == "object":
         return isinstance(value, dict) and isinstance(kind[1], dict) and kind[1].keys() == value.keys()
     if kind[0] == "map":
