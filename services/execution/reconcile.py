@@ -18,7 +18,7 @@ from sqlalchemy import or_, select
 from extensions import db
 from models import Environment, Phase, PhaseStatus, Run
 from policy.lifecycle import LEASE, RunStatus
-from services import clock, queue, runs
+from services import clock, housekeeping, queue, runs
 from services.execution import host, leftovers, steps
 from services.execution.steady import AWAY
 from services.storage.sqlite import read_only
@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 
 #: Seconds between two looks.
 EVERY = 15
+
+#: How long an idle worker packs logs at a time: a phase that is queued meanwhile waits for it.
+TIDY_SECONDS = 0.3
 
 #: One that is killed while it looks keeps the others of its machine waiting for this many seconds.
 _ALONE_SECONDS = 30
@@ -47,6 +50,8 @@ def look_around(*, busy: bool = False) -> None:
                     _lapsed()
                     _pending()
                     leftovers.sweep()
+                    if not busy:
+                        housekeeping.tidy(TIDY_SECONDS)
         except (*AWAY, RedisError) as error:
             log.warning("could not look after the runs: %s", type(error).__name__)
         finally:

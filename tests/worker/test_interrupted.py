@@ -203,6 +203,18 @@ def test_a_directory_with_a_state_that_was_overtaken_stays(bench: Bench, monkeyp
     assert not path.exists()
 
 
+def test_an_idle_worker_packs_finished_logs(bench: Bench) -> None:
+    run = bench.applied(ONE)
+    reconcile.look_around(busy=True)
+    db.session.refresh(run.apply)
+    assert run.apply.log_packed_at is None
+    before = lab.log_of(run.apply)
+    db.session.commit()
+    reconcile.look_around()
+    db.session.refresh(run.apply)
+    assert run.apply.log_packed_at is not None and lab.log_of(run.apply) == before
+
+
 def test_only_one_worker_of_a_machine_looks_around(bench: Bench) -> None:
     phase_id = bench.run(ONE).plan.id
     db.session.commit()
