@@ -15,7 +15,7 @@ from policy.mfa import PhaseKind
 from services import clock
 from services.compare_and_set import won
 from services.execution import keeping, release, terraform
-from services.execution.child import ChildNotStarted, ChildVanished
+from services.execution.child import ChildError, ChildNotStarted, ChildVanished
 from services.execution.disk import DiskWatch
 from services.execution.spool import Piece, SpoolReader
 from services.execution.steady import AWAY, Away, steadily, tell
@@ -126,14 +126,21 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
     if work.terraform is None:
         raise PhaseFailed("terraform_missing", "There is no terraform on the worker’s machine any more.")
     steadily(lambda: beat(work))
-    return terraform.start(
-        work.terraform,
-        arguments,
-        cwd=work.workdir.cwd,
-        env=work.environment,
-        spool=work.workdir.spool_path,
-        control=work.workdir.control,
-    )
+    try:
+        return terraform.start(
+            work.terraform,
+            arguments,
+            cwd=work.workdir.cwd,
+            env=work.environment,
+            spool=work.workdir.spool_path,
+            control=work.workdir.control,
+        )
+    except (ChildError, OSError) as error:
+        with contextlib.suppress(ChildNotStarted):  # its wrapper was killed as it was about to answer
+            return terraform.attach(work.workdir.control, arguments[0])
+        log.error("phase %s: terraform cannot be started: %s", work.phase_id, type(error).__name__)
+        said = f"Terraform {arguments[0]} could not be started; is the disk of the worker’s machine full?"
+        raise PhaseFailed("not_started", f"{said} Nothing was applied.") from None
 
 
 def _until_end(following: _Following) -> int:

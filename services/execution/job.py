@@ -25,6 +25,7 @@ from services.execution import ending, steps, stopping
 from services.execution.backend_blocks import own_backend
 from services.execution.follow import CredentialsLost, Outcome, Superseded, beat, run_step
 from services.execution.release import LetGo
+from services.execution.saved_plan import whole_plan
 from services.execution.steady import AWAY, steadily, tell
 from services.execution.steps import PhaseFailed, Vanished, Work
 from services.execution.summary import summarize
@@ -236,6 +237,9 @@ def _plan(work: Work) -> None:
 def _keep_plan(work: Work) -> dict[str, Any]:
     """Store the saved plan and the dependency lock file; commits. Answers the run's columns that name them."""
     plan = work.workdir.plan_path.read_bytes()
+    if not whole_plan(plan):
+        said = "Terraform could not save the whole plan; is the disk of the worker’s machine full?"
+        raise PhaseFailed("plan_unsaved", f"{said} Nothing was applied. Queue a new plan.")
     lock = work.workdir.lock_file_bytes()
     values = {
         "plan_digest": hashlib.sha256(plan).hexdigest(),

@@ -103,6 +103,10 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     except WorkdirError as error:
         work.workdir.remove()
         raise PhaseFailed("workdir", f"{error} Nothing was run.") from None
+    except OSError as error:
+        work.workdir.remove()
+        said = f"The working directory on the worker’s machine cannot be written: {error.strerror}."
+        raise PhaseFailed("workdir", f"{said} Nothing was run.") from None
     except BaseException:
         work.workdir.remove()
         raise
