@@ -109,7 +109,7 @@ class Mischief:
         pid = self.stack.web.pid
         if pid is None:
             return ""
-        self.stack.away("web")
+        self.stack.away("web", pid)
         os.kill(pid, signal.SIGKILL)
         return str(pid)
 
@@ -172,7 +172,7 @@ class Mischief:
         pid = self.stack.redis.pid
         if pid is None:
             return ""
-        self.stack.away("redis")
+        self.stack.away("redis", pid)
         os.kill(pid, signal.SIGKILL)
         return str(pid)
 
@@ -199,7 +199,7 @@ class Mischief:
             connection.execute("ROLLBACK")
 
     def _fill(self, deed: Deed) -> None:
-        filler = self.stack.home / "work" / ".filler"
+        filler = self.stack.home / "work" / f".filler-{deed.at}"
         window = self.stack.away("disk")
         end = time.monotonic() + deed.seconds
         try:

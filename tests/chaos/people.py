@@ -112,5 +112,7 @@ class Person(threading.Thread):
         self.unlock(where.rpartition("/")[2])
 
     def _did(self, what: str, status: int, twice: bool = False) -> None:
-        self._diary.did[f"{what}{', double click' if twice else ''}"] += status in (200, 303)
-        self._diary.did[f"{what}, refused or unanswered"] += status not in (200, 303)
+        how = ", double click" if twice else ""
+        if status not in (200, 303):
+            how += f", answered {status}" if status else ", not answered"
+        self._diary.did[f"{what}{how}"] += 1

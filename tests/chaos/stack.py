@@ -38,6 +38,7 @@ class Window:
     what: str
     began: float
     ended: float = 1e9
+    pid: int | None = None
 
 
 class Stack:
@@ -106,23 +107,25 @@ class Stack:
             if child.start_at is None and child.died():
                 child.start_at = time.monotonic() + self._chance.choice((0.0, 0.5, 1.5, 4.0))
             if child.start_at is not None and time.monotonic() >= child.start_at:
-                if child is self.redis:
-                    redis_server.clear_stale(self.home)
+                if child is self.redis:  # as redis_server.clear_stale, which asks who is there, and this one is dead
+                    redis_server.socket_path(self.home).unlink(missing_ok=True)
                 child.start()
         for window in self.windows:
-            if window.ended == 1e9 and self._back(window.what):
+            if window.ended == 1e9 and self._back(window):
                 window.ended = self.now + 1.0
 
-    def away(self, what: str) -> Window:
-        """Remember that something is away from now on."""
-        window = Window(what, self.now - 0.2)
+    def away(self, what: str, pid: int | None = None) -> Window:
+        """Remember that something is away from now on; ``pid`` is the process that is about to be killed."""
+        window = Window(what, self.now - 0.2, pid=pid)
         self.windows.append(window)
         return window
 
-    def _back(self, what: str) -> bool:
-        if what == "redis":
-            return self.redis.pid is not None and redis_server.answers(self.home)
-        return what == "web" and self.web.pid is not None and self.answers()
+    def _back(self, window: Window) -> bool:
+        child = {"redis": self.redis, "web": self.web}.get(window.what)
+        # The children of a killed gunicorn answer for another second.
+        if child is None or child.pid in (None, window.pid):
+            return False
+        return redis_server.answers(self.home) if child is self.redis else self.answers()
 
     def answers(self) -> bool:
         """Whether the web server does."""
