@@ -199,12 +199,16 @@ def cancel(membership: Membership, run: Run) -> None:
 
 
 def refuse_when_locked(environment: Environment) -> None:
-    """Raise :class:`Conflict` while somebody holds the environment by hand."""
+    """Raise :class:`Conflict` while somebody holds the environment by hand, or their terminal has its state."""
     db.session.refresh(environment)
     if environment.locked_by is not None:
         raise Conflict(
             f"{environment.name} is locked by {environment.locked_by.name}: {environment.lock_reason}. "
             "Nothing was changed; try again when it is unlocked."
+        )
+    if environment.state_lock_id is not None and (held := holds.holder(environment)) is not None:
+        raise Conflict(
+            f"{environment.name} is held by {held.sentence}. Nothing was changed; try again when it lets go."
         )
 
 
