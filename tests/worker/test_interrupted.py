@@ -205,6 +205,7 @@ def test_a_directory_with_a_state_that_was_overtaken_stays(bench: Bench, monkeyp
 
 def test_an_idle_worker_packs_finished_logs(bench: Bench) -> None:
     run = bench.applied(ONE)
+    db.session.commit()
     reconcile.look_around(busy=True)
     db.session.refresh(run.apply)
     assert run.apply.log_packed_at is None
