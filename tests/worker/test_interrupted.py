@@ -173,6 +173,7 @@ def test_a_directory_that_was_not_removed_is_removed_later(bench: Bench, monkeyp
     with monkeypatch.context() as patch:
         patch.setattr(ending, "clear", lambda work: None)
         assert bench.work(run.apply) is RunStatus.APPLIED
+    db.session.commit()
     reconcile.look_around()
     assert bench.workdirs(), "it is removed by its own worker, who may be about to"
     leftover(bench, run)
