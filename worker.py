@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -18,7 +19,7 @@ from rq.serializers import JSONSerializer
 import services.execution.job  # noqa: F401  (imported before the fork, so that each phase starts at once)
 from app import create_app
 from services import queue
-from services.execution import host, reconcile, release
+from services.execution import host, reconcile, release, warm
 
 
 def main() -> None:
@@ -31,6 +32,10 @@ def main() -> None:
     )
     with app.app_context():
         reconcile.look_around()
+        warm.warm_up()
+        # What is here now stays: a collection in a child would touch it all, and so copy its pages.
+        gc.collect()
+        gc.freeze()
         client = queue.connect(config.redis_url, blocking=True)
         worker = LockstepWorker(
             [queue.queue(client, host.identity()), queue.queue(client)],

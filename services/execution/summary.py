@@ -37,6 +37,7 @@ def summarize(work: Work, *, counted: bool) -> None:
             cwd=work.workdir.cwd,
             env=work.show_environment,
             timeout=SHOW_SECONDS,
+            aside=True,  # an apply that is confirmed at once comes first
         )
         summary = plan_summary.summarize(json.loads(answer))
         values = {"summary": summary.to_json()}

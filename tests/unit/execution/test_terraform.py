@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -297,3 +298,11 @@ def test_capture_gives_stdout_only_and_no_output_in_its_errors(terraform: tf.Ter
     with pytest.raises(tf.TerraformFailed, match="in time"):
         capture("show", "-json", str(bench.workdir.plan_path), timeout=0)
     assert list(bench.workdir.tmp.iterdir()) == []
+
+
+def test_what_nobody_waits_for_leaves_the_processor_to_others(tmp_path: Path) -> None:
+    # nice(1) without a command prints the priority that it has.
+    nice = tf.Terraform((shutil.which("nice") or "",), "terraform")
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    said = [int(tf.capture(nice, [], cwd=tmp_path, env={}, timeout=60, aside=aside)) for aside in (False, True)]
+    assert said == [mine, min(mine + tf.ASIDE, 19)]
