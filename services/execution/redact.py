@@ -95,6 +95,33 @@ class Redactor:
         return self._known[needles]
 
 
+class HideKeys(Redactor):
+    """Hides, beside the given values, whatever could be a temporary key or token of AWS.
+
+    For a phase that was taken over: what its credentials were is known to nobody any more. Those are 40 and more
+    characters of Base64 in a row, of both cases; digests in hex are left alone.
+    """
+
+    _KEY = re.compile(rb"[A-Za-z0-9/+=%\\]{40,}")
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        super().__init__(secrets)
+        self.longest = max(self.longest, LARGE)
+
+    def spans(self, data: bytes) -> list[tuple[int, int]]:
+        """As for given values; the two kinds may overlap."""
+        keys = [found.span() for found in self._KEY.finditer(data) if _both_cases(found[0])]
+        return sorted([*super().spans(data), *keys])
+
+    def apply(self, data: bytes) -> bytes:
+        """`data` without the secrets, and without what could be one."""
+        return self._KEY.sub(lambda found: MASK if _both_cases(found[0]) else found[0], super().apply(data))
+
+
+def _both_cases(text: bytes) -> bool:
+    return text != text.lower() and text != text.upper()
+
+
 class HideAll(Redactor):
     """Shows nothing at all, for when it is not known what has to be hidden."""
 

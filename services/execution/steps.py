@@ -23,7 +23,7 @@ from services.errors import LockstepError
 from services.execution import host, terraform
 from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
-from services.execution.redact import HideAll, Redactor
+from services.execution.redact import HideAll, HideKeys, Redactor
 from services.execution.steady import steadily
 from services.execution.workdir import Workdir, WorkdirError
 from services.mfa.credentials import TemporaryCredentials
@@ -245,13 +245,18 @@ def _work(
         terraform=program,
         environment=environment,
         show_environment=child_environment(**common, variables={}, credentials=None, gated=False),
-        redactor=Redactor(secrets) if values is not None else HideAll(),
+        redactor=_redactor(secrets, unknown=gated and credentials is None) if values is not None else HideAll(),
         credentials=credentials,
         region=values.region if values else None,
         version=version,
         worker=phase.worker or "",
         adopted=adopted,
     )
+
+
+def _redactor(secrets: list[str], *, unknown: bool) -> Redactor:
+    """``unknown``: terraform has credentials that went with the worker that was lost."""
+    return HideKeys(secrets) if unknown else Redactor(secrets)
 
 
 def _program(config: Config, run: Run, *, adopted: bool) -> tuple[terraform.Terraform | None, str]:
