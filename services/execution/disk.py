@@ -1,6 +1,7 @@
 """A disk that is full while terraform runs: its output is lost from then on, so the log says so, once a phase.
 
-Nothing is done to terraform: it goes on without its output, and ends as it ends.
+Nothing is done to terraform: it goes on without its output, and ends as it ends. An apply has some room put by for its
+state, which terraform writes anew after each resource and loses where it finds none.
 """
 
 from __future__ import annotations
@@ -22,6 +23,17 @@ SAID = "The disk is full: from here on the output of terraform may be missing he
 #: Bytes that the file system of the working directory has to have free.
 LEAST = 16 * 1024
 
+#: Bytes put by for an apply, beside three times the state that it begins with: for that, its backup, and what is new.
+RESERVE = 1 << 20
+
+_RESERVED = "reserve"
+
+
+def reserve(folder: Path, state: int) -> None:
+    """Put room by in a working directory; ``state`` is its state's size in bytes. Raises OSError for a full disk."""
+    with open(folder / _RESERVED, "wb") as file:
+        os.posix_fallocate(file.fileno(), 0, RESERVE + 3 * state)
+
 
 class DiskWatch:
     """Looks at the file system of a spool file. ``say`` puts a line with a tone into the log of the phase; it commits.
@@ -33,11 +45,18 @@ class DiskWatch:
         self._phase_id = phase_id
         self._folder = spool.parent
         self._say = say
-        self._said = False
+        self._full = self._said = False
+
+    def make_room(self) -> None:
+        """Give up what was put by when the disk is full."""
+        if not self._full and free(self._folder) < LEAST:
+            self._full = True
+            (self._folder / _RESERVED).unlink(missing_ok=True)
 
     def look(self) -> None:
         """Say it when the disk is full; commits. Raises what the database raises, and may be called again then."""
-        if self._said or free(self._folder) >= LEAST:
+        self.make_room()
+        if self._said or not self._full:
             return
         if not self._stands():
             log.warning("phase %s: the disk of its working directory is full", self._phase_id)

@@ -152,6 +152,7 @@ def _until_end(following: _Following) -> int:
             steadily(lambda: beat(following.work))
             steadily(lambda: keeping.keep_last_state(following.work), lambda: beat(following.work))
             return code
+        following.disk.make_room()  # before anything that waits for the database
         _flush(following, final=False)
         _look_around(following)
         if release.asked() and _may_let_go(following):

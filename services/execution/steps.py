@@ -20,7 +20,7 @@ from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
 from services import archives, clock, configurations, states, variables
 from services.errors import LockstepError
-from services.execution import host, terraform
+from services.execution import disk, host, terraform
 from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, HideKeys, Redactor
@@ -291,6 +291,7 @@ def _place(content: _Content, work: Work) -> None:
         )
     work.state_kept_here = workdir.place_state(content.state)
     if work.kind is PhaseKind.APPLY:
+        disk.reserve(workdir.root, len(content.state or b""))
         workdir.place_lock_file(content.lock)
         workdir.plan_path.touch(mode=0o600)
         workdir.plan_path.write_bytes(content.plan)

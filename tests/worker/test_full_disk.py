@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from extensions import db
-from models import LogChunk, Phase
+from models import LogChunk, Phase, StateVersion
 from policy.lifecycle import RunStatus
 from services import runs
 from services.execution import disk
@@ -106,3 +106,18 @@ def test_a_line_that_could_not_be_stored_is_said_later(bench: Bench, monkeypatch
     for _ in range(3):
         watch.look()
     assert tries == [SAID, SAID] and said(phase) == ["error"]
+
+
+@pytest.mark.terraform
+def test_an_apply_has_room_for_its_state_on_a_full_disk(bench: Bench, small_disk: Path) -> None:
+    filler = small_disk / "filler"
+    fill = f"dd if=/dev/zero of={filler} bs=1024 2>/dev/null; sleep 1"
+    large = "x" * 9000  # more than the page that an empty file may have anyway
+    provisioner = f'provisioner "local-exec" {{\n    command = {hcl(fill)}\n  }}'
+    run = bench.planned(f'resource "terraform_data" "one" {{\n  input = "{large}"\n  {provisioner}\n}}\n')
+    runs.confirm(factories.member(), run)
+    assert bench.work(run.apply) is RunStatus.APPLIED, run.error
+    assert said(run.apply) == ["error"]
+    [state] = db.session.query(StateVersion)
+    assert state.resources == 1 and state.size > len(large)
+    filler.unlink()
