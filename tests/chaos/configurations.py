@@ -46,20 +46,30 @@ class Place:
     waits: str
 
 
+#: How many lines a resource prints, and what it does between two of them.
+_KINDS = {
+    "quick": (10, ":"),
+    "slow": (30, "sleep 0.1"),
+    "burst": (400, ":"),
+    "silent": (3, "sleep 1.5"),
+    "long": (80, "sleep 0.5"),  # a worker that is lost is replaced meanwhile
+}
+
+
 def make(chance: random.Random, nonce: str, place: Place) -> str:
-    """One main.tf: three to five resources, some one after another, of 1 to 12 seconds in all."""
+    """One main.tf: three to five resources, some one after another, from a second to a minute or two."""
     wait = chance.choice((0, 0, 0, 1, 3, 6))
     text = _HEAD.format(waits=place.waits, wait=wait, nonce=nonce, outputs=chance.choice((5, 40)))
     before = ""
     for number in range(chance.randint(3, 5)):
         name = f"r{number}"
         after = f"depends_on = [terraform_data.{before}]" if before and chance.random() < 0.7 else ""
-        kind = chance.choice(("quick", "slow", "slow", "burst", "silent"))
-        lines, pause = {"quick": (10, ":"), "slow": (30, "sleep 0.1"), "burst": (400, ":"), "silent": (3, "sleep 1.5")}[
-            kind
-        ]
+        kind = chance.choice(
+            ("quick", "slow", "slow", "slow", "burst", "silent", "long") if number else ("quick", "slow")
+        )
+        lines, pause = _KINDS[kind]
         # The keys are printed so that they have to be hidden, by a worker that took over, too.
-        end = 'echo "keys $AWS_SECRET_ACCESS_KEY $AWS_SESSION_TOKEN"' if chance.random() < 0.3 else ":"
+        end = 'echo "keys $AWS_SECRET_ACCESS_KEY $AWS_SESSION_TOKEN"' if chance.random() < 0.4 else ":"
         end = "exit 3" if chance.random() < 0.05 else end
         text += _RESOURCE.format(
             name=name, nonce=nonce, after=after, world=place.world, lines=lines, pause=pause, end=end

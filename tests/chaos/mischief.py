@@ -56,12 +56,12 @@ class Deed:
 
 
 def plan(seed: int, seconds: float) -> list[Deed]:
-    """One deed every 1 to 7 seconds, after the first five."""
+    """One deed every 1 to 5 seconds, after the first five."""
     chance, at, deeds = random.Random(f"{seed}-mischief"), 5.0, []
     kinds, weights = list(KINDS), list(KINDS.values())
     while at < seconds:
         deeds.append(Deed(round(at, 2), chance.choices(kinds, weights)[0], chance.random(), chance.uniform(2, 10)))
-        at += chance.uniform(1, 7)
+        at += chance.uniform(1, 5)
     return deeds
 
 
