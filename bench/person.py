@@ -77,6 +77,10 @@ class Person:
         return self.connection.getresponse()
 
 
+#: After a button was pressed the page asks this often, in seconds, for so long (static/log.js: SOON, SOON_FOR).
+SOON, SOON_FOR = 0.2, 5.0
+
+
 class Page:
     """The page of a run: what static/log.js and htmx keep of it, and when they poll."""
 
@@ -84,6 +88,7 @@ class Page:
         self._person, self.place = person, place
         self.fields: dict[str, str] = {}
         self.every = 0.0
+        self._soon_until = 0.0
         self.text = person.get(place)
         self.absorb(self.text)
         self.asked = time.monotonic()
@@ -112,7 +117,8 @@ class Page:
 
     def next_poll(self) -> str:
         """Wait as the page waits, then poll; so long after the last poll, and never at once after an answer."""
-        time.sleep(max(self.asked + self.every - time.monotonic(), 0.05))
+        every = min(SOON, self.every) if time.monotonic() < self._soon_until else self.every
+        time.sleep(max(self.asked + every - time.monotonic(), 0.05))
         return self.poll()
 
     def press(self, button: str, **data: str) -> str:
@@ -121,6 +127,7 @@ class Page:
         status, _, text = self._person.ask("POST", path, {**self.fields, **data}, HX_Request="true")
         assert status == 200, (status, text[:500])
         self.absorb(text)
+        self._soon_until = time.monotonic() + SOON_FOR
         return text
 
 

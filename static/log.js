@@ -3,10 +3,15 @@
 (() => {
   const poll = () => document.getElementById("poll");
   const isPoll = (event) => event.detail.requestConfig?.elt?.id === "poll";
+  const reads = (event) => event.detail.requestConfig?.verb === "get";
 
   // One poll brings everything. It is asked for by a timer: each time so long after the last answer, seldom on a page
-  // that nobody sees, at once when it is seen again.
+  // that nobody sees, at once when it is seen again. Whoever pressed a button waits for what it does, so for a while
+  // their page asks more often.
   const HIDDEN = 15;
+  const SOON = 0.2;
+  const SOON_FOR = 5;
+  let soonUntil = 0;
   let timer = 0;
   let asked = 0;
   function ask() {
@@ -21,11 +26,15 @@
     clearTimeout(timer);
     const every = Number.parseFloat(poll()?.dataset.every);
     if (!every) return;
-    const seconds = document.hidden ? Math.max(HIDDEN, every) : every;
+    const usual = Date.now() < soonUntil ? Math.min(SOON, every) : every;
+    const seconds = document.hidden ? Math.max(HIDDEN, every) : usual;
     timer = setTimeout(ask, Math.max(asked + seconds * 1000 - Date.now(), 50));
   }
   document.addEventListener("visibilitychange", () => (document.hidden ? wait() : ask()));
-  document.addEventListener("htmx:afterRequest", wait);
+  document.addEventListener("htmx:afterRequest", (event) => {
+    if (!reads(event)) soonUntil = Date.now() + SOON_FOR * 1000;
+    wait();
+  });
   window.addEventListener("pageshow", (event) => event.persisted && ask());
 
   // Following is done by the style sheet: the log is laid out from its end, where scrollTop is 0 at the end and
@@ -119,7 +128,6 @@
   };
   // Lockstep's own errors name their place on the page; a proxy's do not.
   const foreign = (xhr) => xhr.status >= 500 && !xhr.getResponseHeader("HX-Retarget");
-  const reads = (event) => event.detail.requestConfig?.verb === "get";
 
   document.addEventListener("htmx:beforeSwap", (event) => {
     const { xhr } = event.detail;

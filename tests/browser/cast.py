@@ -102,6 +102,7 @@ ENVIRONMENTS = {
     "long": (NEVER, "long"),
     "long-address": (NEVER, "long"),
     "hidden": (NEVER, "waiting"),
+    "soon": (NEVER, "hello"),
     "keyboard": (APPLIES, "hello"),
     "double": (APPLIES, "hello"),
     "back": (BOTH, "hello"),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from itertools import pairwise
 
 import pytest
 from playwright.sync_api import Page, Route, expect
@@ -164,6 +166,18 @@ def test_a_line_has_an_address_that_works_for_others(visit: Visit) -> None:
         expect(other.locator("#apply-lines")).to_contain_text("Apply complete!")
         gap.get_by_role("link", name="Show later lines").click()
         expect(other.locator("#apply-lines")).to_contain_text("row 600")
+
+
+def test_whoever_pressed_a_button_sees_soon_what_it_does(visit: Visit) -> None:
+    page = visit("erin")
+    queue_plan(page, "soon")
+    expect_status(page, "Awaiting confirmation")
+    asked: list[float] = []
+    page.on("request", lambda request: asked.append(time.monotonic()) if "/status?" in request.url else None)
+    page.get_by_role("button", name="Confirm & Apply").click()
+    expect_status(page, "Applied")
+    gaps = [later - earlier for earlier, later in pairwise(asked)]
+    assert gaps and min(gaps) < 0.6
 
 
 def test_a_hidden_tab_asks_seldom_and_catches_up_at_once(visit: Visit) -> None:

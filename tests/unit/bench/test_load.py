@@ -6,9 +6,10 @@ import asyncio
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from bench import load
+from bench import load, person
 from bench.person import Page
 
 POLL = (
@@ -99,3 +100,9 @@ def test_a_page_takes_the_fields_of_its_poll_and_no_others() -> None:
     assert page.fields == {"stamp": "a&b", "apply_at": "6"}
     page.absorb(re.sub(r' data-every="1s"', "", POLL.format(stamp="c", at=7)))
     assert (page.fields, page.every) == ({"stamp": "c", "apply_at": "7"}, 0.0)
+
+
+def test_the_page_asks_as_often_as_the_script_does() -> None:
+    script = (Path(__file__).resolve().parents[3] / "static" / "log.js").read_text()
+    said = {name: float(value) for name, value in re.findall(r"const (SOON|SOON_FOR) = ([0-9.]+);", script)}
+    assert said == {"SOON": person.SOON, "SOON_FOR": person.SOON_FOR}
