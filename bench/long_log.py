@@ -191,8 +191,11 @@ def _download(person: Person, path: str) -> tuple[float, float, int]:
 
 
 def _raw(person: Person, path: str) -> bytes:
-    person.connection.request("GET", path, headers={"Cookie": person.cookie, "User-Agent": person.agent})
-    return person.connection.getresponse().read()
+    connection = http.client.HTTPConnection("127.0.0.1", person.connection.port, timeout=60)
+    connection.request("GET", path, headers={"Cookie": person.cookie, "User-Agent": person.agent})
+    content = connection.getresponse().read()
+    connection.close()
+    return content
 
 
 def _check(log: bytes) -> None:

@@ -45,10 +45,11 @@ class Seen:
 
 
 def measure(tell: Tell) -> None:
-    """5a to 5c with 200 of them, 5d how many there may be."""
+    """5a to 5c with 200 of them, 5d the moment when their run ends, 5e how many there may be."""
     with stack.running() as running:
         people = [running.person(name) for name in _people(running)]
         _two_hundred(running, people, tell)
+        _end(running, people, tell)
         _staircase(running, people, tell)
 
 
@@ -67,7 +68,7 @@ def _two_hundred(running: Stack, people: list[Person], tell: Tell) -> None:
     for number in range(2 * PAIRS):
         name = f"watched-{number}"
         with running.inside():
-            stack.environment(name, printing(SECONDS * RATE, RATE, WORK))
+            stack.environment(name, printing((SECONDS + 3) * RATE, RATE, WORK))
         page, run_id = _printing(running, people[0], name)
         begun = time.monotonic()
         if number % 2:
@@ -96,6 +97,17 @@ def _all(seen: list[Seen]) -> list[str]:
     return sorted({status for one in seen for status in one.answers})
 
 
+def _end(running: Stack, people: list[Person], tell: Tell) -> None:
+    """All of them get the new parts of the page within one second."""
+    with running.inside():
+        stack.environment("ending", printing(5 * RATE, RATE))
+    page, run_id = _printing(running, people[0], "ending")
+    seen = _watch(running, people, page, VIEWERS, 8)
+    running.wait(run_id, "applied")
+    what = f"the moment when a run that {VIEWERS} people watch ends: the slowest poll"
+    tell(Figure("5d", what, max(seen.took), "ms", n=len(seen.took), detail={"bad": seen.bad}))
+
+
 def _staircase(running: Stack, people: list[Person], tell: Tell) -> None:
     with running.inside():
         stack.environment("stairs", printing(RATE * 600, RATE))
@@ -108,7 +120,7 @@ def _staircase(running: Stack, people: list[Person], tell: Tell) -> None:
             break
         reached = count
     what = f"most viewers, in steps of {STEP}, with p95 not above 250 ms"
-    tell(Figure("5d", what, reached, "viewers", n=len(steps), detail=steps))
+    tell(Figure("5e", what, reached, "viewers", n=len(steps), detail=steps))
     people[0].post(f"{page.place}/cancel")
     running.wait(run_id, "canceled")
 
