@@ -22,6 +22,8 @@ _SIMPLE: dict[str, tuple[type, ...]] = {"string": (str,), "number": (int, float)
 _LABELS = {"create": "added", "update": "changed", "delete": "removed", "no-op": "changed"}
 _TOO_DEEP = "(nested too deep to show)"
 _DEEPEST = 40
+_START = 8  # no secret that plan_values.secrets_in gives is shorter
+_NOTHING: dict[int, set[str]] = {}
 
 _SECRET_NAME = re.compile(
     r"pass(word|wd|phrase|code)|secret|token|private[_-]?key|credential|api[_-]?key|auth[_-]?key|access[_-]?key"
@@ -59,7 +61,7 @@ def compare(before: State | None, after: State) -> StateDiff:
     before = before or {}
     sides = [{one.address: one for one in instances(state)} for state in (before, after)]
     outputs = [before.get("outputs") or {}, after.get("outputs") or {}]
-    secrets = sorted({*_secrets(sides[0].values(), outputs[0]), *_secrets(sides[1].values(), outputs[1])})
+    secrets = _Secrets({*_secrets(sides[0].values(), outputs[0]), *_secrets(sides[1].values(), outputs[1])})
     entries = [
         _entry(address, sides[0].get(address), sides[1].get(address), secrets)
         for address in sorted({*sides[0], *sides[1]})
@@ -93,14 +95,14 @@ def _labelled(change: ResourceChange, before: Instance | None, after: Instance |
     return replace(change, label=label)
 
 
-def _entry(address: str, before: Instance | None, after: Instance | None, secrets: list[str]) -> dict[str, Any]:
+def _entry(address: str, before: Instance | None, after: Instance | None, secrets: _Secrets) -> dict[str, Any]:
     actions = "create" if before is None else "delete" if after is None else "update"
     one, other = _side(before, secrets), _side(after, secrets)
     deposed = any(side is not None and side.deposed for side in (before, after))
     return {"address": address, "deposed": "left" if deposed else None, "change": _change(actions, one, other)}
 
 
-def _output_change(name: str, before: Any, after: Any, secrets: list[str]) -> dict[str, Any]:
+def _output_change(name: str, before: Any, after: Any, secrets: _Secrets) -> dict[str, Any]:
     actions = "create" if before is None else "delete" if after is None else "update"
     return _change(actions, _output_side(name, before, secrets), _output_side(name, after, secrets))
 
@@ -113,21 +115,21 @@ def _change(actions: str, before: Side, after: Side) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _side(instance: Instance | None, secrets: list[str]) -> Side:
+def _side(instance: Instance | None, secrets: _Secrets) -> Side:
     """The attributes of an instance with the mask of all that is hidden of them."""
     if instance is None:
         return Side(None)
     value, marked = _marked(instance)
-    return Side(value, _either(marked, _mask(value, _present(value, secrets))))
+    return Side(value, _either(marked, _mask(value, secrets.within(value))))
 
 
-def _output_side(name: str, output: Any, secrets: list[str]) -> Side:
+def _output_side(name: str, output: Any, secrets: _Secrets) -> Side:
     if output is None:
         return Side(None)
     value = _plain(output.get("value"))
     if output.get("sensitive") or _looks_secret(name):
         return Side(value, True)
-    return Side(value, _mask(value, _present(value, secrets)))
+    return Side(value, _mask(value, secrets.within(value)))
 
 
 def _secrets(found: Iterable[Instance], outputs: dict[str, Any]) -> Iterator[str]:
@@ -203,10 +205,24 @@ def _looks_secret(name: str) -> bool:
     return _SECRET_NAME.search(name) is not None and _ABOUT.search(name) is None
 
 
-def _present(value: Any, secrets: list[str]) -> list[str]:
-    """Those of ``secrets`` that stand anywhere in ``value``: one look at all its texts together, for large states."""
-    text = "\0".join(_texts(value))
-    return [secret for secret in secrets if secret in text]
+class _Secrets:
+    """Finds any of many secrets in a text in one pass over it: a large state can have thousands of both."""
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        # first characters → length → the secrets that begin so and are so long
+        self._starts: dict[str, dict[int, set[str]]] = {}
+        for secret in secrets:
+            self._starts.setdefault(secret[:_START], {}).setdefault(len(secret), set()).add(secret)
+
+    def within(self, value: Any) -> list[str]:
+        """Those that stand anywhere in the texts of ``value``."""
+        found: set[str] = set()
+        for text in _texts(value) if self._starts else ():
+            for at in range(len(text) - _START + 1):
+                for length, secrets in self._starts.get(text[at : at + _START], _NOTHING).items():
+                    if (part := text[at : at + length]) in secrets:
+                        found.add(part)
+        return sorted(found)
 
 
 def _texts(value: Any) -> Iterator[str]:
