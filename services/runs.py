@@ -169,8 +169,7 @@ def discard(membership: Membership, run: Run) -> None:
     require(membership, Permission.WRITE, "You cannot discard runs here.")
     transition(run, Event.DISCARD, ended_by_id=membership.user_id)
     audit.record("run.discard", membership.user, run=run)
-    db.session.commit()
-    start_pending(run.environment_id)
+    _over(run)
 
 
 def cancel(membership: Membership, run: Run) -> None:
@@ -192,10 +191,19 @@ def cancel(membership: Membership, run: Run) -> None:
     statement = update(Phase).where(Phase.run_id == run.id, Phase.status == PhaseStatus.QUEUED)
     db.session.execute(statement.values(status=PhaseStatus.CANCELED))
     audit.record("run.cancel", membership.user, run=run)
+    _over(run)
+
+
+def _over(run: Run) -> None:
+    """Commit the end of a run, drop its credentials, and start the next.
+
+    One that waits has credentials, too, where a process was killed between sealing them and queueing the phase.
+    """
+    environment_id, phase_ids = run.environment_id, [phase.id for phase in run.phases]
     db.session.commit()
-    for phase in run.phases:
-        handoff.drop(phase.id)
-    start_pending(run.environment_id)
+    for phase_id in phase_ids:  # no row is read meanwhile: on SQLite everybody would wait for Redis
+        handoff.drop(phase_id)
+    start_pending(environment_id)
 
 
 def refuse_when_locked(environment: Environment) -> None:

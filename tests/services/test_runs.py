@@ -9,14 +9,15 @@ from flask import Flask
 from sqlalchemy.orm.attributes import set_committed_value
 
 from extensions import db
-from models import AuditEvent, ConfigurationVersion, Environment, Phase, PhaseStatus, Run
+from models import AuditEvent, ConfigurationVersion, Environment, Membership, Phase, PhaseStatus, Run
 from policy import permissions
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import MfaLevel
 from policy.permissions import Permission, Role
-from services import environments, runs
+from services import environments, queue, runs
 from services.environments import Settings
 from services.errors import Conflict, Forbidden, Invalid, NotFound
+from services.mfa import handoff
 from tests import factories
 from tests.support import lab
 
@@ -136,6 +137,25 @@ def test_a_pending_run_can_be_canceled_and_is_passed_over(environment: Environme
     assert statuses(first, second, third) == [S.CANCELED, S.CANCELED, S.PLAN_QUEUED]
     assert first.ended_by is not None and first.ended_by.name == "bob"
     assert first.plan.status is PhaseStatus.CANCELED
+
+
+@pytest.mark.parametrize("end", [runs.discard, runs.cancel])
+def test_a_run_that_ends_leaves_no_credentials_and_waits_for_redis_without_a_transaction(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch, end: Callable[[Membership, Run], None]
+) -> None:
+    run = to(lab.new_run(environment), S.AWAITING_APPLY_AUTHENTICATION)
+    # As a web process leaves them that is killed between sealing them and queueing the phase.
+    queue.connection().set(f"lockstep:handoff:{run.apply.id}", b"sealed")
+    drop, open_then = handoff.drop, []
+
+    def looking(phase_id: int) -> None:
+        open_then.append(db.session().in_transaction())
+        drop(phase_id)
+
+    monkeypatch.setattr(handoff, "drop", looking)
+    end(factories.member("bob"), run)
+    assert queue.connection().keys("lockstep:handoff:*") == []
+    assert open_then == [False, False]
 
 
 def test_pending_runs_whose_plan_needs_a_code_meanwhile_move_aside(environment: Environment) -> None:
