@@ -177,7 +177,8 @@ def states_kept(evidence: Evidence) -> list[str]:
     for run, phase in _phases(evidence, "apply"):
         done = _completed(phase)
         state = stored.get(run.id)
-        if not done or any(name in run.error for name in evidence.named_workdirs):
+        # What an owner gave up on stays where it is, once another run has the environment.
+        if not done or any(name.startswith(f"phase-{phase.id}-") for name in evidence.named_workdirs):
             continue
         if state is None:
             wrong.append(f"{run.name} ({run.status}): created {sorted(done)}, but stored no state")

@@ -36,7 +36,7 @@ KINDS = {
     "kill Redis": 2,
     "FLUSHALL": 3,
     "database busy": 3,
-    "disk full": 2,
+    "disk full": 1,
     "short session": 3,
     "session runs out": 3,
     "STS fails": 2,

@@ -17,7 +17,7 @@ from tests.chaos.stack import Stack
 #: Unfinished runs in one environment, beyond which nobody queues another one.
 CROWD = 3
 #: How often somebody who sees the form uses it.
-_EAGER = {"confirm": 0.7, "authenticate": 0.75, "discard": 0.06, "cancel": 0.06, "force": 0.3, "give-up": 0.02}
+_EAGER = {"confirm": 0.7, "authenticate": 0.75, "discard": 0.06, "cancel": 0.06, "force": 0.3, "give-up": 0.2}
 
 
 @dataclass
