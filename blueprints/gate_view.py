@@ -17,7 +17,7 @@ from policy.lifecycle import CancelReason, RunStatus
 from policy.mfa import PhaseKind
 from policy.permissions import Permission
 from policy.sts_answers import Answer
-from services import clock, queue, run_pages, runs
+from services import clock, holds, queue, run_pages, runs
 from services.errors import CodeRejected
 from services.variables import Resolved
 
@@ -107,6 +107,16 @@ class GateView:
         return self.may_write and lifecycle.can_cancel(self.run.status) and not asked
 
     @property
+    def locked(self) -> str:
+        """Who keeps anything from starting, by hand or with their terminal; "" for nobody."""
+        environment = self.run.environment
+        if environment.locked_by is not None:
+            return f"{environment.name} is locked by {environment.locked_by.name}: {environment.lock_reason}"
+        if environment.state_lock_id is None:
+            return ""
+        return f"{environment.name} is held by {holds.terminal(environment).sentence}"
+
+    @property
     def may_force(self) -> bool:
         owner = self.membership.may(Permission.FORCE)
         asked = self.run.cancel_requested_at
@@ -140,8 +150,7 @@ class GateView:
 
     @property
     def may_confirm(self) -> bool:
-        locked = self.run.environment.locked_by_id is not None
-        return self.may_write and lifecycle.can_confirm(self.run.status) and not locked
+        return self.may_write and lifecycle.can_confirm(self.run.status) and not self.locked
 
     @property
     def missing(self) -> list[str]:
@@ -153,7 +162,7 @@ class GateView:
         return (
             self.may_write
             and lifecycle.can_authenticate(self.run.status)
-            and self.run.environment.locked_by_id is None
+            and not self.locked
             and self.blocking is None
             and not self.missing
             and not self.unreadable
@@ -231,8 +240,7 @@ class GateView:
             self.values.device if self.values else None,
             self.ahead,
             self.blocking.id if self.blocking else None,
-            environment.locked_by_id,
-            environment.lock_reason,
+            self.locked,
             self.run.cancel_requested_at,
             self.run.force_requested_at,
             self.may_force,

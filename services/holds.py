@@ -76,12 +76,17 @@ def holders(environment: Environment) -> list[Holder]:
         since = run.plan.authenticated_at or run.plan.queued_at or run.created_at
         found.append(Holder(HolderKind.RUN, run.created_by.name, since, doing, run))
     if environment.state_lock_id is not None:
-        name = environment.state_lock_by.name if environment.state_lock_by else "somebody"
-        found.append(Holder(HolderKind.TERMINAL, name, environment.state_lock_at, _operation(environment)))
+        found.append(terminal(environment))
     if environment.locked_by is not None:
         name, reason = environment.locked_by.name, environment.lock_reason
         found.append(Holder(HolderKind.PERSON, name, environment.locked_at, reason))
     return found
+
+
+def terminal(environment: Environment) -> Holder:
+    """The terminal that has an environment's state."""
+    name = environment.state_lock_by.name if environment.state_lock_by else "somebody"
+    return Holder(HolderKind.TERMINAL, name, environment.state_lock_at, _operation(environment))
 
 
 def holder(environment: Environment) -> Holder | None:

@@ -171,3 +171,27 @@ def test_a_queued_run_says_why_no_worker_takes_it(app: Flask, alice: Client, wor
         run.apply.queued_at = clock.now()
         db.session.commit()
     assert "The apply starts as soon as a worker is free." in show(alice, world), "it was queued just now"
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        (S.PENDING, "The plan is queued when it is free."),
+        (S.AWAITING_PLAN_AUTHENTICATION, "A code can be entered when it is free."),
+    ],
+)
+def test_a_terminal_that_holds_the_state_is_named(
+    app: Flask, alice: Client, world: World, status: S, words: str
+) -> None:
+    tell(app, status)
+    seen = first(alice, world)
+    with app.app_context():
+        environment = db.session.get_one(Run, 1).environment
+        environment.state_lock_id, environment.state_lock_at = "an-id", clock.now()
+        environment.state_lock_by_id = factories.person("bob").id
+        environment.state_lock_info = {"Operation": "OperationTypeApply", "Who": "bob@laptop"}
+        db.session.commit()
+    page = poll(alice, world, seen)[1]
+    assert "is held by a terminal of bob (apply, on bob@laptop)" in page and words in page
+    assert 'id="token-form"' not in page and 'id="confirm-form"' not in page
+    assert "A terminal of bob holds the state" in alice.get(RUN.rpartition("/")[0]).text
