@@ -195,3 +195,4 @@ def test_a_terminal_that_holds_the_state_is_named(
     assert "is held by a terminal of bob (apply, on bob@laptop)" in page and words in page
     assert 'id="token-form"' not in page and 'id="confirm-form"' not in page
     assert "A terminal of bob holds the state" in alice.get(RUN.rpartition("/")[0]).text
+    assert "Held by a terminal of bob" in alice.get("/terraform/acme").text
