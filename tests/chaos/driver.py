@@ -91,7 +91,7 @@ class Driver:
                 phase.rendered = self.closer.browser.log(f"{where}/{kind}/log") if phase.log else ""
         found.world = self.stack.world.read_text().splitlines()
         found.named_workdirs = self._named()
-        found.secrets = leaks.found(self.stack, self.diary.codes)
+        found.secrets = leaks.found(self.stack, self.diary.codes, found.named_workdirs)
         found.stuck = self.watch.stuck
         found.answers = [asdict(answer) for answer in self.diary.answers if not 0 < answer.status < 500]
         found.windows = [asdict(window) for window in self.stack.windows]

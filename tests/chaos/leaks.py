@@ -16,8 +16,12 @@ from tests.browser.cast import PASSWORD
 from tests.chaos.stack import Stack
 
 
-def found(stack: Stack, codes: list[str]) -> list[str]:
-    """A sentence for each place that holds one; the secret itself is not in it."""
+def found(stack: Stack, codes: list[str], kept: list[str]) -> list[str]:
+    """A sentence for each place that holds one; the secret itself is not in it.
+
+    ``kept`` are working directories that Lockstep leaves for an operator: what terraform itself wrote there, state and
+    output alike, is as it wrote it.
+    """
     stack.identities.reload()
     secrets = {"the password": PASSWORD}
     for user in stack.identities.users.values():
@@ -31,7 +35,7 @@ def found(stack: Stack, codes: list[str]) -> list[str]:
         rb"(?<![0-9A-Za-z.+/=_-])(?:%s)(?![0-9A-Za-z+/=_-])" % b"|".join(c.encode() for c in codes or ["-"])
     )
     wrong = set()
-    for place, content in _places(stack):
+    for place, content in _places(stack, kept):
         wrong |= {f"{what} stands in {place}" for what, secret in secrets.items() if secret.encode() in content}
         if match := typed.search(content):
             around = content[max(0, match.start() - 60) : match.end() + 30].replace(match[0], b"<code>")
@@ -39,8 +43,8 @@ def found(stack: Stack, codes: list[str]) -> list[str]:
     return sorted(wrong)
 
 
-def _places(stack: Stack) -> Iterator[tuple[str, bytes]]:
-    for path in [*stack.logs.iterdir(), stack.world, *(stack.home / "work").rglob("spool")]:
+def _places(stack: Stack, kept: list[str]) -> Iterator[tuple[str, bytes]]:
+    for path in [*stack.logs.iterdir(), stack.world, *_spools(stack, kept)]:
         yield path.name, path.read_bytes()
     with closing(sqlite3.connect(stack.home / "lockstep.db")) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -51,6 +55,10 @@ def _places(stack: Stack) -> Iterator[tuple[str, bytes]]:
         yield "Redis", key + b"\n" + (client.dump(key) or b"")
     client.close()
     yield from ((f"Redis' {path.name}", path.read_bytes()) for path in _files(stack.home / "redis"))
+
+
+def _spools(stack: Stack, kept: list[str]) -> list[Path]:
+    return [path for path in (stack.home / "work").glob("phase-*/spool") if path.parent.name not in kept]
 
 
 def _bytes(value: Any) -> bytes:

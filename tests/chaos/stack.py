@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import psutil
+
 from demo.aws.identities import Store
 from deploy import redis_server
 from deploy.processes import Child
@@ -122,9 +124,8 @@ class Stack:
 
     def _back(self, window: Window) -> bool:
         child = {"redis": self.redis, "web": self.web}.get(window.what)
-        # The children of a killed gunicorn answer for another second.
-        if child is None or child.pid in (None, window.pid):
-            return False
+        if child is None or child.pid in (None, window.pid) or _session(window.pid):
+            return False  # the children of a killed gunicorn answer for another second
         return redis_server.answers(self.home) if child is self.redis else self.answers()
 
     def answers(self) -> bool:
@@ -225,6 +226,16 @@ class _Waiting(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+
+def _session(leader: int | None) -> list[int]:
+    """Who is left of the session of a process that was killed."""
+    found = []
+    for pid in psutil.pids():
+        with contextlib.suppress(ProcessLookupError):
+            if os.getsid(pid) == leader:
+                found.append(pid)
+    return found
 
 
 def _until(condition: object, what: str) -> None:
