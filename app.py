@@ -14,7 +14,7 @@ import cli
 import config as settings
 import models  # noqa: F401  (registers every table)
 from blueprints import register_blueprints
-from extensions import csrf, db, htmx, login_manager, migrate
+from extensions import csrf, db, htmx, login_manager
 from services import accounts, queue
 from services.storage import sqlite
 
@@ -33,8 +33,16 @@ def _settings_or_exit() -> settings.Config:
         sys.exit(f"Lockstep cannot start: {error}")
 
 
-def create_app(config: settings.Config | None = None, **overrides: Any) -> Flask:
+def _init_migrations(app: Flask) -> None:
+    from flask_migrate import Migrate  # Alembic is a fifth of all that is loaded, and servers never migrate
+
+    Migrate().init_app(app, db, directory="migrations", render_as_batch=True, compare_type=True)
+
+
+def create_app(config: settings.Config | None = None, *, migrations: bool = True, **overrides: Any) -> Flask:
     """Build the application. ``overrides`` are further Flask settings, for tests.
+
+    ``migrations`` is whether `flask db` and flask_migrate can be used with it.
 
     Without ``config`` the settings come from the environment, and one that makes no sense ends the process with
     its sentence.
@@ -68,7 +76,8 @@ def create_app(config: settings.Config | None = None, **overrides: Any) -> Flask
         n = config.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign]
     db.init_app(app)
-    migrate.init_app(app, db, directory="migrations", render_as_batch=True, compare_type=True)
+    if migrations:
+        _init_migrations(app)
     login_manager.init_app(app)
     login_manager.session_protection = "strong"
     login_manager.user_loader(accounts.load_session)

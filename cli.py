@@ -9,7 +9,7 @@ from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
 from policy.permissions import Role
-from services import accounts, doctor, organizations
+from services import accounts, organizations
 from services.errors import LockstepError
 from services.storage import leftovers
 
@@ -86,6 +86,8 @@ def check_blobs(remove: bool) -> None:
 @with_appcontext
 def examine() -> None:
     """Check everything that Lockstep needs, and say what to do. Exit code 1 when there is a problem."""
+    from services import doctor  # it loads Alembic, which no server needs
+
     colours = {doctor.Status.OK: "green", doctor.Status.WARNING: "yellow", doctor.Status.PROBLEM: "red"}
     problems = 0
     for finding in doctor.examine():

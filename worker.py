@@ -10,6 +10,7 @@ import signal
 import sys
 from types import FrameType
 
+from flask import Flask
 from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.executions import Execution
@@ -18,24 +19,36 @@ from rq.serializers import JSONSerializer
 
 import services.execution.job  # noqa: F401  (imported before the fork, so that each phase starts at once)
 from app import create_app
+from extensions import db
 from services import queue
 from services.execution import host, reconcile, release, warm
 
 
 def main() -> None:
     """Work until SIGINT, which waits for a running phase, or SIGTERM, which leaves its terraform to the next worker."""
+    work(load())
+
+
+def load() -> Flask:
+    """The application, with all loaded that a phase needs, and no connection open: it may be forked."""
     os.umask(0o077)
-    app = create_app()
+    app = create_app(migrations=False)
+    level = app.config["LOCKSTEP"].log_level
+    logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    with app.app_context():
+        warm.warm_up()
+        db.engine.dispose()
+    # What is here now stays: a collection in a child would touch it all, and so copy its pages.
+    gc.collect()
+    gc.freeze()
+    return app
+
+
+def work(app: Flask) -> None:
+    """Take phases from the queue until a signal."""
     config = app.config["LOCKSTEP"]
-    logging.basicConfig(
-        level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
-    )
     with app.app_context():
         reconcile.look_around()
-        warm.warm_up()
-        # What is here now stays: a collection in a child would touch it all, and so copy its pages.
-        gc.collect()
-        gc.freeze()
         client = queue.connect(config.redis_url, blocking=True)
         worker = LockstepWorker(
             [queue.queue(client, host.identity()), queue.queue(client)],

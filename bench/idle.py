@@ -48,7 +48,7 @@ def _parts(running: Stack) -> dict[str, float]:
     parts = {"web": 0.0, "workers": 0.0, "redis": 0.0, "launcher": pss(launcher.pid)}
     for process in launcher.children():
         words = " ".join(process.cmdline())
-        name = "redis" if "redis" in words.split(" ")[0] else "workers" if "worker.py" in words else "web"
+        name = "redis" if "redis" in words.split(" ")[0] else "workers" if "worker_pool" in words else "web"
         parts[name] += sum(pss(one.pid) for one in (process, *process.children(recursive=True)))
     return parts
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import re
 import threading
@@ -38,7 +39,7 @@ SECRETS = (
     "s3cr3t",
 )
 
-_NUMBER = re.compile(rb"\b(\d{49})\b")
+_NUMBER = re.compile(rb"([0-9]{49})\r?\n")  # terraform puts a colour before it
 
 
 def measure(tell: Tell) -> None:
@@ -83,7 +84,7 @@ class _Watch:
     """The most memory of the process that the worker forked for a phase, looked at twice a second."""
 
     def __init__(self, running: Stack) -> None:
-        self._launcher = psutil.Process(running.launcher.process.pid)
+        self._pool = running.launcher.child("worker_pool")
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.most = 0.0
@@ -98,12 +99,9 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._end.wait(0.5):
-            for process in self._launcher.children():
-                try:
-                    if "worker.py" in process.cmdline():
-                        self.most = max([self.most, *(pss(horse.pid) for horse in process.children())])
-                except psutil.NoSuchProcess:
-                    continue
+            for worker in self._pool.children():
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    self.most = max([self.most, *(pss(horse.pid) for horse in worker.children())])
 
 
 def pss(pid: int) -> float:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import gc
 import os
+from typing import Any
 
 # Every name here that is also one of gunicorn's settings is one, so `import config` would set "config".
 from config import load
-from deploy.processes import REQUEST_GRACE
+from deploy.processes import REQUEST_GRACE, preparing
 
 _config = load()
 _host = f"[{_config.host}]" if ":" in _config.host else _config.host
 
-wsgi_app = "app:create_app()"
+wsgi_app = "app:create_app(migrations=False)"
+# Loaded once, before the processes are forked: they share its memory, and start together.
+preload_app = True
 bind = [f"{_host}:{_config.port}"]
 worker_class = "gthread"
 workers = _config.web_processes
@@ -32,3 +37,15 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 # Which proxies are believed is decided in one place, by TRUSTED_PROXIES in app.py.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
+
+
+def when_ready(_server: Any) -> None:
+    """Called by gunicorn with everything loaded, before it forks.
+
+    What is loaded now stays, and a collection that touched it would copy it. And no request is taken while the
+    launcher still makes the tables.
+    """
+    gc.collect()
+    gc.freeze()
+    with open(preparing(_config.home), "a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)

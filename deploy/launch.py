@@ -19,7 +19,7 @@ from pathlib import Path
 
 import config as settings
 from deploy import demo_stack, redis_server
-from deploy.processes import REQUEST_GRACE, Child
+from deploy.processes import REQUEST_GRACE, Child, preparing
 from deploy.supervisor import Failed, StopRequested, Supervisor, say
 
 #: How long the web server may take until it answers, in seconds.
@@ -72,16 +72,17 @@ def _start(supervisor: Supervisor, config: settings.Config, environ: Mapping[str
     if demo:
         env |= demo_stack.start(supervisor, home, env, logs)
     python = [sys.executable, "-m"]
-    prepared = json.loads(supervisor.run_once(Child("prepare", [*python, "deploy.prepare"], env, logs)))
     gunicorn = [*python, "gunicorn", "-c", "python:deploy.gunicorn_conf"]
-    workers = [
-        Child(f"worker-{number}", [sys.executable, "worker.py"], env, logs, patient=True)
-        for number in range(1, config.workers + 1)
-    ]
-    supervisor.start([Child("web", gunicorn, env, logs, grace=WEB_GRACE), *workers])
+    web = Child("web", gunicorn, env, logs, grace=WEB_GRACE)
+    with open(preparing(home), "a") as file:
+        # It loads while the tables are made, and takes no request before they are (deploy/gunicorn_conf.py).
+        fcntl.flock(file, fcntl.LOCK_EX)
+        supervisor.start([web])
+        prepared = json.loads(supervisor.run_once(Child("prepare", [*python, "deploy.prepare"], env, logs)))
     url = f"http://{_address(_reachable(config.host))}:{config.port}"
     not_ready = f"The web server did not answer on {url} in {READY_SECONDS:.0f} s; see {logs / 'web.log'}."
     supervisor.wait_until(lambda: _healthy(config), READY_SECONDS, not_ready)
+    supervisor.start([Child("workers", [*python, "deploy.worker_pool"], env, logs, patient=True)])
     if demo:
         demo_stack.seed(supervisor, env, logs)
     say(f"Lockstep is ready: {url}")

@@ -142,6 +142,11 @@ class Child:
         return []
 
 
+def preparing(home: Path) -> Path:
+    """A file that the launcher holds locked (flock(2)) while it makes the tables; a lock ends with its holder."""
+    return home / "preparing.lock"
+
+
 def tail(path: Path, count: int) -> list[str]:
     """The last lines of a text file, [] when it cannot be read."""
     with contextlib.suppress(OSError), open(path, "rb") as file:
@@ -180,3 +185,10 @@ def _end_with_launcher() -> None:
     # prctl(2): a launcher that is killed takes its children along, each as by a SIGTERM of its own.
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def end_with_parent(parent: int) -> None:
+    """In a fork: a parent that is killed, now or just before, takes this process along as by a SIGTERM."""
+    _end_with_launcher()
+    if os.getppid() != parent:
+        os.kill(os.getpid(), signal.SIGTERM)

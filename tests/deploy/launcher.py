@@ -34,6 +34,14 @@ def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None
         time.sleep(0.05)
 
 
+def words(process: psutil.Process) -> str:
+    """Its command line; "" for one that has ended."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.NoSuchProcess:  # a zombie, too
+        return ""
+
+
 class Launched:
     """A launcher under test."""
 
@@ -86,7 +94,7 @@ class Launched:
     def child(self, word: str) -> psutil.Process:
         """Its own child with this word in its command line."""
         children = psutil.Process(self.process.pid).children()
-        return next(child for child in children if word in " ".join(child.cmdline()))
+        return next(child for child in children if word in words(child))
 
 
 @contextmanager

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.deploy.launcher import Launched, launched, wait_until
+from deploy.processes import preparing
+from tests.deploy.launcher import ROOT, Launched, free_port, launched, wait_until, words
 
 pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
 
@@ -57,23 +61,61 @@ def test_a_second_start_on_the_same_folder_is_refused(running: Launched, tmp_pat
     assert running.status("/health") == 200
 
 
-@pytest.mark.parametrize("name", ["redis", "web", "worker-1"])
+@pytest.mark.parametrize("name", ["redis", "web", "workers"])
 def test_a_process_that_dies_is_started_again(running: Launched, name: str) -> None:
-    word = {"redis": "redis-server", "web": "gunicorn", "worker-1": "worker.py"}[name]
+    word = {"redis": "redis-server", "web": "gunicorn", "workers": "worker_pool"}[name]
     before = running.child(word)
     before.kill()
     said = f"{name} was ended by SIGKILL and is started again.\n"
     wait_until(lambda: said in running.output, 10, "it was not noticed")
-    wait_until(lambda: any(word in " ".join(p.cmdline()) for p in running.family()), 10, "it was not started")
+    wait_until(lambda: any(word in words(p) for p in running.family()), 10, "it was not started")
     wait_until(lambda: running.status("/health") == 200, 20, "it does not answer")
     assert running.child(word).pid != before.pid
+
+
+def test_one_of_the_workers_that_dies_is_started_again(running: Launched) -> None:
+    pool = running.child("worker_pool")
+    wait_until(lambda: bool(workers_of(pool)), 20, "it has no workers")
+    before = workers_of(pool)
+    before[0].kill()
+    wait_until(lambda: "a worker was ended by SIGKILL and is started again" in running.output, 10, "it was not noticed")
+    wait_until(lambda: len(workers_of(pool)) == len(before), 10, "it was not started")
+    assert before[0] not in workers_of(pool)
+
+
+def workers_of(pool: psutil.Process) -> list[psutil.Process]:
+    """Its forks that live; it also asks terraform for its version."""
+    return [process for process in pool.children() if words(process) == words(pool)]
+
+
+def test_the_web_server_takes_no_request_while_the_tables_are_made(tmp_path: Path) -> None:
+    port = free_port()
+    env = {"PATH": os.environ["PATH"], "LOCKSTEP_HOME": str(tmp_path), "PORT": str(port)}
+    argv = [sys.executable, "-m", "gunicorn", "-c", "python:deploy.gunicorn_conf"]
+    with open(preparing(tmp_path), "a") as file, open(tmp_path / "output", "wb") as output:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        web = subprocess.Popen(argv, cwd=ROOT, env=env, stdout=output, stderr=output)
+        try:
+            wait_until(lambda: f":{port}" in (tmp_path / "output").read_text(), 60, "it does not listen")
+            answers = socket.create_connection(("127.0.0.1", port), timeout=1)
+            answers.sendall(b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            with pytest.raises(TimeoutError):
+                answers.recv(1)
+            fcntl.flock(file, fcntl.LOCK_UN)
+            answers.settimeout(60)
+            assert answers.recv(12) == b"HTTP/1.1 200"
+            answers.close()
+        finally:
+            web.terminate()
+            web.wait(60)
 
 
 def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
     with launched(tmp_path / "home", tmp_path / "output", WORKERS="2") as launcher:
         launcher.wait_ready()
+        # Redis, gunicorn with two processes, and the workers' own process with two.
+        wait_until(lambda: len(launcher.family()) >= 7, 20, "not all are there")
         family = launcher.family()
-        assert len(family) >= 6
         launcher.process.send_signal(signal.SIGINT)
         assert launcher.wait_ended() == 0
         assert psutil.wait_procs(family, timeout=0)[1] == []
