@@ -24,6 +24,7 @@ from services.errors import Conflict
 from services.execution import ending, steps, stopping
 from services.execution.backend_blocks import own_backend
 from services.execution.follow import CredentialsLost, Outcome, Superseded, beat, run_step
+from services.execution.keeping import unkept
 from services.execution.release import LetGo
 from services.execution.saved_plan import whole_plan
 from services.execution.steady import AWAY, steadily, tell
@@ -275,6 +276,7 @@ class _Canceled(Exception):
 
 
 def _canceled(work: Work, outcome: Outcome) -> NoReturn:
+    lost = steadily(lambda: unkept(work))
     run = work.run
     forced = ", by force: the state may lack what was in flight" if run.force_requested_at else ""
     values: dict[str, Any] = {"ended_by_id": run.cancel_requested_by_id}
@@ -284,7 +286,10 @@ def _canceled(work: Work, outcome: Outcome) -> NoReturn:
         values |= {"error": said, "error_code": code}
     else:
         by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
-        said = f"Canceled by {by}{forced or '; what was finished is in the state'}"
+        said = f"Canceled by {by}{forced or ('' if lost else '; what was finished is in the state')}"
+    if lost:
+        said = f"{said.removesuffix('.')}. {lost}"
+        values |= {"error": said[:1000], "error_code": values.get("error_code", "state_unkept")}
     db.session.rollback()
     ending.finish(work, Event.STOPPED, outcome, said, values, PhaseStatus.CANCELED)
     raise _Canceled

@@ -17,7 +17,7 @@ WAITING = ("pending", "awaiting_plan_authentication", "awaiting_confirmation", "
 _LINE = re.compile(r"\(local-exec\): line (\S+) (\S+) (\d+) of (\d+)$")
 _OUTPUT = re.compile(r'"output (\S+) (\d+) of (\d+)",$')
 _DONE = re.compile(r"^terraform_data\.(\w+): Creation complete after \S+ \[id=([^\]]+)\]$")
-_RAN = {"plan": "planning", "apply": "applying"}
+_CUT = re.compile(r"\x1b(\[[0-9;]*)?")
 
 
 def _phases(evidence: Evidence, kind: str = "") -> Iterator[tuple[Run, Phase]]:
@@ -160,7 +160,9 @@ def pages_show_logs(evidence: Evidence) -> list[str]:
     """What the page shows is what the raw log has."""
     wrong = []
     for run, phase in _phases(evidence):
-        raw = [line.rstrip() for line in phase.log.replace("\r", "").splitlines()]
+        # A full disk may cut a colour in two; the page shows none.
+        whole = _CUT.sub("", phase.log.replace("\r", ""))
+        raw = [line.rstrip() for line in whole.splitlines()]
         # Lockstep's own lines have a symbol before them.
         shown = [line.strip() if line.strip() in phase.own else line.rstrip() for line in phase.rendered.splitlines()]
         if raw != shown:
@@ -177,8 +179,11 @@ def states_kept(evidence: Evidence) -> list[str]:
     for run, phase in _phases(evidence, "apply"):
         done = _completed(phase)
         state = stored.get(run.id)
-        # What an owner gave up on stays where it is, once another run has the environment.
-        if not done or any(name.startswith(f"phase-{phase.id}-") for name in evidence.named_workdirs):
+        kept = [name for name in evidence.named_workdirs if name.startswith(f"phase-{phase.id}-")]
+        # What an owner gave up on stays where it is, once another run has the environment; else the run says where.
+        if kept and "run.give_up" not in run.actions and kept[0] not in run.error:
+            wrong.append(f"{run.name} ({run.status}): its state is in {kept[0]}, which its page does not say")
+        if not done or kept:
             continue
         if state is None:
             wrong.append(f"{run.name} ({run.status}): created {sorted(done)}, but stored no state")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,23 @@ def test_cancel_while_planning(bench: Bench, interrupts: list[int]) -> None:
     assert run.ended_by is not None and run.ended_by.name == "bob"
     assert run.error == ""
     assert lab.status(waiting) is RunStatus.PLAN_QUEUED
+
+
+def test_a_canceled_apply_says_where_a_state_is_that_could_not_be_stored(bench: Bench, tmp_path: Path) -> None:
+    run = bench.planned(held(tmp_path / "gate"))
+    runs.confirm(factories.member(), run)
+    applying = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the second resource is in the making")
+    (name,) = bench.workdirs()
+    left = bench.home / "work" / name / "config" / "errored.tfstate"
+    left.write_text('{"version": 4, "serial"')  # as a full disk leaves it
+    runs.cancel(factories.member("bob"), run)
+    applying.result()
+    assert lab.status(run) is RunStatus.CANCELED
+    kept = f"Terraform’s state could not be stored. It stays on the worker’s machine, in {left.parent.parent}."
+    assert run.error == f"Canceled by bob. {kept}"
+    assert run.error in lab.log_of(run.apply)
+    shutil.rmtree(left.parent.parent)
 
 
 def test_cancel_while_applying_keeps_what_is_finished(bench: Bench, tmp_path: Path, interrupts: list[int]) -> None:

@@ -112,6 +112,7 @@ DOCTORED: dict[str, tuple[str, Callable[[Evidence], object]]] = {
     "a lost resource": (STATES, lambda e: e.states[1].resources.pop("terraform_data.r0")),
     "an older resource": (STATES, lambda e: e.states[1].resources.update({"terraform_data.r0": "before"})),
     "a lost state of a canceled apply": (STATES, lost_with_a_cancel),
+    "a state kept somewhere, and not said": (STATES, lambda e: e.named_workdirs.append("phase-2-1")),
     "a serial that went back": (SERIALS, lambda e: setattr(e.states[1], "serial", 2)),
     "another lineage": (SERIALS, lambda e: setattr(e.states[1], "lineage", "m")),
     "a run that never ends": (STUCK, lambda e: was(e, "applying")),
