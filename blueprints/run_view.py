@@ -82,7 +82,7 @@ class RunView:
     @property
     def worker_lost(self) -> bool:
         """Whether nobody follows terraform: its worker fell silent, or was stopped for a restart."""
-        return lifecycle.can_give_up(self.run.status, self.ended_in.heartbeat_at, clock.now())
+        return lifecycle.unattended(self.run.status, self.ended_in.heartbeat_at, clock.now())
 
     @property
     def worker_lost_since(self) -> datetime | None:
@@ -95,7 +95,8 @@ class RunView:
 
     @property
     def may_give_up(self) -> bool:
-        return self.worker_lost and self.membership.may(Permission.FORCE)
+        possible = lifecycle.can_give_up(self.run.status, self.ended_in.heartbeat_at, clock.now())
+        return possible and self.membership.may(Permission.FORCE)
 
     @property
     def interruption(self) -> dict[str, Any]:

@@ -122,6 +122,9 @@ RUNNING = frozenset({S.PLANNING, S.APPLYING})
 #: A worker that gave no sign for this long is lost: another one takes its phase over, and the page says so.
 LEASE = timedelta(seconds=30)
 
+#: So long a worker must have been silent before an owner can give up on it: others of its machine come first.
+GIVE_UP_AFTER = timedelta(minutes=2)
+
 _WORDS = {
     S.PENDING: "Pending",
     S.AWAITING_PLAN_AUTHENTICATION: "Awaiting authentication",
@@ -211,6 +214,15 @@ def can_force(status: RunStatus, asked_at: datetime | None, now: datetime, cool_
     return status in RUNNING and asked_at is not None and now - asked_at >= cool_off
 
 
-def can_give_up(status: RunStatus, seen_at: datetime | None, now: datetime) -> bool:
-    """Whether an owner may declare the worker of a running phase gone for good; ``seen_at`` is its last sign."""
+def unattended(status: RunStatus, seen_at: datetime | None, now: datetime) -> bool:
+    """Whether nobody follows a running phase; ``seen_at`` is its worker's last sign, None for one that let it go."""
     return status in RUNNING and (seen_at is None or now - seen_at > LEASE)
+
+
+def can_give_up(status: RunStatus, seen_at: datetime | None, now: datetime) -> bool:
+    """Whether an owner may declare the worker of a running phase gone for good.
+
+    Not of one that let it go for a restart: the next worker of its machine takes over. A worker of another machine
+    starts the clock for it (services/execution/reconcile.py).
+    """
+    return status in RUNNING and seen_at is not None and now - seen_at > GIVE_UP_AFTER

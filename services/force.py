@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from flask import current_app
-from sqlalchemy import or_, update
+from sqlalchemy import update
 
 from config import Config
 from extensions import db
 from models import Membership, Phase, PhaseStatus, Run
 from policy import lifecycle
-from policy.lifecycle import LEASE, Event, RunStatus
+from policy.lifecycle import GIVE_UP_AFTER, Event, RunStatus
 from policy.mfa import PhaseKind
 from policy.permissions import Permission
 from services import audit, clock, runs
@@ -48,11 +48,10 @@ def give_up(membership: Membership, run: Run) -> None:
     phase = run.phase(PhaseKind.PLAN if run.status is RunStatus.PLANNING else PhaseKind.APPLY)
     now = clock.now()
     if not lifecycle.can_give_up(run.status, phase.heartbeat_at, now):
-        raise Conflict("The worker gives signs again, or the run has ended. Nothing was changed.")
+        raise Conflict("The worker gave a sign lately, or the run has ended. Nothing was changed.")
     facts = interruption.known(run, phase) | {"given_up_by": membership.user.name}
     said = interruption.sentence(phase.kind, facts)
-    silent = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < now - LEASE)
-    mine = (Phase.id == phase.id, Phase.status == PhaseStatus.RUNNING, silent)
+    mine = (Phase.id == phase.id, Phase.status == PhaseStatus.RUNNING, Phase.heartbeat_at < now - GIVE_UP_AFTER)
     if not won(update(Phase).where(*mine).values(status=PhaseStatus.FAILED, finished_at=now)):
         raise Conflict(runs.MOVED_ON)
     values = {"interruption": facts, "error": said[:1000], "error_code": "given_up", "ended_by_id": membership.user_id}

@@ -24,7 +24,7 @@ from models import (
     User,
     Variable,
 )
-from policy.lifecycle import LEASE, RUNNING, RunStatus
+from policy.lifecycle import GIVE_UP_AFTER, LEASE, RUNNING, RunStatus
 from policy.mfa import PhaseKind
 from services import clock
 
@@ -95,7 +95,9 @@ def _ages(row: Row[Any]) -> list[object]:
         until, beat = found[f"{kind}_session_expires_at"], found[f"{kind}_heartbeat_at"]
         live = found[f"{kind}_status"] in (PhaseStatus.QUEUED, PhaseStatus.RUNNING)
         ages.append(int((until - now).total_seconds()) // 60 if until and live else None)
-        ages.append(running and (beat is None or now - beat > LEASE))
+        ages.append(running and beat is None)
+        ages.append(running and beat is not None and now - beat > LEASE)
+        ages.append(running and beat is not None and now - beat > GIVE_UP_AFTER)
         # Who holds the phase matters to the page only when it changes hands after a silence.
         ages.append(found[f"{kind}_worker"] if found[f"{kind}_status"] is PhaseStatus.RUNNING else None)
         queued = found[f"{kind}_queued_at"]

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from flask import current_app
 from redis.exceptions import RedisError
-from sqlalchemy import or_, select
+from sqlalchemy import or_, select, update
 
 from extensions import db
 from models import Environment, Phase, PhaseStatus, Run
@@ -86,13 +86,25 @@ def _lapsed() -> None:
     lapsed = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < clock.now() - LEASE)
     query = select(Phase).where(Phase.status == PhaseStatus.RUNNING, lapsed)
     here = host.identity()
-    found = [phase for phase in db.session.scalars(query) if _is_here(phase, here)]
+    found = []
+    for phase in db.session.scalars(query).all():
+        if _is_here(phase, here):
+            found.append(phase)
+        elif phase.heartbeat_at is None:
+            _start_clock(phase)
     db.session.commit()
     for phase in found:
         db.session.refresh(phase)
         log.warning("phase %s lost its worker %s", phase.id, phase.worker)
         queue.enqueue_adoption(phase, here)
     db.session.commit()
+
+
+def _start_clock(phase: Phase) -> None:
+    """A worker of another machine let go, and the next one there has not come yet: from now on it counts as silent."""
+    log.warning("phase %s was let go by %s and waits for its machine", phase.id, phase.worker)
+    mine = (Phase.id == phase.id, Phase.status == PhaseStatus.RUNNING, Phase.heartbeat_at.is_(None))
+    db.session.execute(update(Phase).where(*mine).values(heartbeat_at=clock.now() - LEASE))
 
 
 def _is_here(phase: Phase, here: str) -> bool:

@@ -106,7 +106,16 @@ def test_a_worker_that_was_stopped_is_reconnected(app: Flask, alice: Client, wor
     beat(app, timedelta(seconds=1))
     seen = first(alice, world)
     beat(app, None)
-    assert "Reconnecting: the worker on web1-3f9a1c was stopped" in poll(alice, world, seen)[1]
+    page = poll(alice, world, seen)[1]
+    assert "Reconnecting: the worker on web1-3f9a1c was stopped" in page and "give-up-form" not in page
+    assert alice.submit(f"{RUN}/give-up").status_code == 409
+    seen = first(alice, world)
+    beat(app, timedelta(seconds=90))
+    page = poll(alice, world, seen)[1]
+    assert "No sign of the worker" in page and "give-up-form" not in page
+    seen = first(alice, world)
+    beat(app, timedelta(seconds=130))
+    assert 'id="give-up-form"' in poll(alice, world, seen)[1]
 
 
 KNOWN: dict[str, Any] = {

@@ -13,9 +13,10 @@ import pytest
 from sqlalchemy import update
 
 from extensions import db
-from models import AuditEvent, Environment, Phase, Run, StateVersion
+from models import AuditEvent, Environment, Phase, PhaseStatus, Run, StateVersion
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, doctor, force, runs
+from services.compare_and_set import won
 from services.errors import Conflict, Forbidden
 from services.execution import ending, host, leftovers, reconcile, terraform
 from services.storage.vault import Vault, generate_key
@@ -206,15 +207,26 @@ def test_a_directory_with_a_state_that_was_overtaken_stays(bench: Bench, monkeyp
 
 def test_an_idle_worker_packs_finished_logs(bench: Bench) -> None:
     run = bench.applied(ONE)
-    db.session.commit()
-    reconcile.look_around(busy=True)
-    db.session.refresh(run.apply)
-    assert run.apply.log_packed_at is None
     before = lab.log_of(run.apply)
+    packed = update(Phase).where(Phase.id == run.apply.id, Phase.log_packed_at.is_not(None)).values(exit_code=0)
+    db.session.commit()
+    for busy, is_packed in ((True, False), (False, True)):
+        reconcile.look_around(busy=busy)
+        assert won(packed) is is_packed
+        db.session.commit()
+    assert lab.log_of(run.apply) == before
+
+
+def test_a_worker_elsewhere_starts_the_clock_of_a_phase_that_was_let_go(bench: Bench) -> None:
+    run = confirmed(bench, TWO)
+    values = {"worker": "gone-abc123:7", "heartbeat_at": None, "status": PhaseStatus.RUNNING, "queued_at": clock.now()}
+    db.session.execute(update(Phase).where(Phase.id == run.apply.id).values(**values))
+    db.session.execute(update(Run).where(Run.id == run.id).values(status=RunStatus.APPLYING))
     db.session.commit()
     reconcile.look_around()
     db.session.refresh(run.apply)
-    assert run.apply.log_packed_at is not None and lab.log_of(run.apply) == before
+    assert run.apply.heartbeat_at is not None and clock.now() - run.apply.heartbeat_at >= LEASE
+    assert ("services.execution.job.adopt_phase", [run.apply.id]) not in lab.queued_jobs()
 
 
 def test_only_one_worker_of_a_machine_looks_around(bench: Bench) -> None:
