@@ -131,7 +131,7 @@ def test_a_machine_that_is_gone_is_given_up_by_an_owner(bench: Bench, horse: Hor
     waiting = bench.run(ONE)
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
-    with pytest.raises(Conflict, match="gives signs"):
+    with pytest.raises(Conflict, match="gave a sign lately"):
         force.give_up(factories.member(), run)
     elsewhere(run)
     os.waitpid(pid, 0)  # whoever followed sees that the phase is not theirs; terraform goes on
