@@ -12,6 +12,14 @@ class Role(StrEnum):
     MEMBER = "member"
 
 
+class Access(StrEnum):
+    """What a member may do in one environment; each includes the ones before. Owners have all of it everywhere."""
+
+    READ = "read"
+    WRITE = "write"
+    ADMIN = "admin"
+
+
 class Permission(Enum):
     """One thing that a person may do."""
 
