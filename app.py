@@ -13,9 +13,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import cli
 import config as settings
 import models  # noqa: F401  (registers every table)
-from blueprints import register_blueprints
+from blueprints import register_blueprints, sessions
 from extensions import csrf, db, htmx, login_manager, migrate
-from services import accounts, queue
+from services import queue
 from services.storage import sqlite
 
 
@@ -71,7 +71,7 @@ def create_app(config: settings.Config | None = None, **overrides: Any) -> Flask
     migrate.init_app(app, db, directory="migrations", render_as_batch=True, compare_type=True)
     login_manager.init_app(app)
     login_manager.session_protection = "strong"
-    login_manager.user_loader(accounts.load_session)
+    login_manager.user_loader(sessions.load)
     csrf.init_app(app)
     htmx.init_app(app)
     app.extensions["lockstep-redis"] = queue.connect(config.redis_url)

@@ -14,7 +14,9 @@ from blueprints import (
     organizations,
     presentation,
     runs,
+    sessions,
     setup,
+    sign_ins,
     states,
     tokens,
     variables,
@@ -23,8 +25,11 @@ from blueprints import (
 
 def register_blueprints(app: Flask) -> None:
     """Register every blueprint, the error pages, the security headers and the template helpers."""
-    for module in (auth, setup, health, organizations, environments, variables, runs, states, tokens, api_states):
+    for module in (
+        auth, sign_ins, setup, health, organizations, environments, variables, runs, states, tokens, api_states,
+    ):  # fmt: skip
         app.register_blueprint(module.blueprint)
     headers.register(app)
+    sessions.register(app)
     errors.register(app)
     presentation.register(app)

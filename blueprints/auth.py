@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask import Blueprint, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_login import current_user, login_required, logout_user
+from flask_login import current_user, login_required
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, PasswordField, StringField
 
 from blueprints.forms import refused, stripped
 from blueprints.loading import person
-from blueprints.sessions import begin_session
-from services import accounts
+from blueprints.sessions import begin_session, end_session, safe_path, this_sign_in
+from services import accounts, sign_ins
 from services.errors import Invalid
 
 blueprint = Blueprint("auth", __name__)
@@ -47,8 +47,8 @@ def login() -> ResponseReturnValue:
         return render_template("auth/login.html", form=form, onward=onward)
     name = form.username.data or ""
     user = accounts.authenticate(name, form.password.data or "")
-    accounts.record_sign_in(user, name)
     if user is None:
+        accounts.record_refusal(name)
         return render_template("auth/login.html", form=form, onward=onward, error=NO_MATCH), 422
     begin_session(user, remember=form.remember.data)
     return redirect(onward, 303)
@@ -57,11 +57,10 @@ def login() -> ResponseReturnValue:
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
     """Sign out here; other browsers stay signed in."""
-    logout_user()
-    forget = session.get("_remember")  # Flask-Login deletes its own cookie when it sees this
-    session.clear()
-    if forget:
-        session["_remember"] = forget
+    found = this_sign_in()
+    if found is not None:
+        sign_ins.end(person(), found.id, "session.sign_out")
+    end_session()
     flash("You are signed out.", "success")
     return redirect(url_for("auth.login"), 303)
 
@@ -87,15 +86,4 @@ def _change(form: PasswordForm) -> None:
         raise Invalid("again", "That is not the same as the new password.")
     user, remembered = person(), "lockstep_remember" in request.cookies
     accounts.change_password(user, form.current.data or "", form.password.data or "")
-    begin_session(user, remember=remembered)
-
-
-def safe_path(path: str | None) -> str:
-    """``path`` when it leads to a page of this site, else the start page.
-
-    Browsers read two slashes, or a slash and a backslash, as the start of another site's name,
-    and drop tabs and line breaks inside an address.
-    """
-    if path and path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable() and "\\" not in path:
-        return path
-    return url_for("organizations.index")
+    begin_session(user, remember=remembered, how="")

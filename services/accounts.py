@@ -14,8 +14,8 @@ from sqlalchemy.exc import IntegrityError
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from extensions import db
-from models import User
-from services import audit, clock
+from models import SignIn, User
+from services import audit, clock, sign_ins
 from services.compare_and_set import won
 from services.errors import Invalid
 
@@ -74,15 +74,27 @@ def authenticate(name: str, password: str) -> User | None:
     return db.session.get(User, found.id) if found is not None and matches else None
 
 
-def record_sign_in(user: User | None, name: str) -> None:
-    """Keep a sign-in or a failed one in the audit log, and commit.
+def record_refusal(name: str) -> None:
+    """Keep a failed sign-in in the audit log, and commit.
 
     ``name`` is what was typed. It is kept only when an account has it: it may be a password in the wrong field.
     """
     known = db.session.scalar(select(User.name).where(User.name == name))
     told: dict[str, Any] = {"user": known} if known else {}
-    audit.record("session.sign_in" if user else "session.refused", user, **told)
+    audit.record("session.refused", None, **told)
     db.session.commit()
+
+
+def prove(sign_in: SignIn, password: str) -> None:
+    """Check the password of somebody who is signed in, keep that it was given now, commit.
+
+    Raises :class:`Invalid` for field "password".
+    """
+    number, stored = sign_in.id, sign_in.user.password_hash
+    db.session.rollback()
+    if not check_password_hash(stored, password[:MOST_PASSWORD]):
+        raise Invalid("password", "That is not your password. Nothing was changed.")
+    sign_ins.proved(db.session.get_one(SignIn, number))
 
 
 def change_password(user: User, current: str, new: str) -> None:
@@ -93,21 +105,13 @@ def change_password(user: User, current: str, new: str) -> None:
     if not check_password_hash(stored, current[:MOST_PASSWORD]):
         raise wrong
     check_new_password(new)
-    values = {"password_hash": _hash(new), "session_epoch": User.session_epoch + 1}
+    values = {"password_hash": _hash(new)}
     if not won(update(User).where(User.id == user_id, User.password_hash == stored).values(values)):
         db.session.rollback()
         raise wrong  # it was changed at this moment
+    sign_ins.expel(user)
     audit.record("user.password", user)
     db.session.commit()
-
-
-def load_session(identifier: str) -> User | None:
-    """The person of a session identifier ``"id.epoch"``; None when the session was ended meanwhile."""
-    number, _, epoch = identifier.partition(".")
-    if not (number.isdigit() and epoch.isdigit()):
-        return None
-    user = db.session.get(User, int(number))
-    return user if user is not None and user.session_epoch == int(epoch) else None
 
 
 def _hash(password: str) -> str:

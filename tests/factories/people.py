@@ -8,9 +8,9 @@ from sqlalchemy import select
 from werkzeug.security import generate_password_hash
 
 from extensions import db
-from models import Membership, Organization, User
-from policy.permissions import Role
-from services import clock
+from models import Environment, Grant, Membership, Organization, SignIn, Team, TeamMember, User
+from policy.permissions import Access, Role
+from services import clock, sign_ins
 
 #: Everybody's password.
 PASSWORD = "correct horse battery staple"
@@ -51,3 +51,9 @@ def member(user: str = "alice", of: str = "acme", role: Role | None = None) -> M
         db.session.add(found)
         db.session.commit()
     return found
+
+
+def sign_in(user: str) -> SignIn:
+    """A browser somewhere in which the person is signed in."""
+    token = sign_ins.begin(person(user), "password")
+    return db.session.scalars(select(SignIn).where(SignIn.digest == sign_ins.digest(token))).one()
