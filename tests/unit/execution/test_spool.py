@@ -121,3 +121,31 @@ def test_no_byte_is_lost_or_doubled(appends: list[bytes], actions: list[str]) ->
         assert SECRET.encode() not in log
         short = [piece for piece in before_the_end if len(piece.data) < HOLD // 2]
         assert all(piece.data.endswith(b"\n") for piece in short)
+
+
+def test_a_frame_is_held_back_until_it_is_closed(tmp_path: Path) -> None:
+    """A value is broken over the lines of an error's frame, so the lines must come together."""
+    path = tmp_path / "spool"
+    redactor = Redactor(["correct horse battery"])
+    lines = ["one\n", "\x1b[31m╷\x1b[0m\n", "│ Error: correct\n", "│ horse battery is wrong\n", "╵\n", "two\n"]
+    reader = SpoolReader(path, redactor)
+    got = b""
+    with path.open("a") as file:
+        for line in lines:
+            file.write(line)
+            file.flush()
+            got += b"".join(piece.data for piece in reader.read_new())
+            if "horse" in line:
+                assert got == b"one\n"
+    assert got == "one\n\x1b[31m╷\x1b[0m\n│ Error: ••• is wrong\n╵\ntwo\n".encode()
+
+
+def test_a_frame_that_is_never_closed_is_given_out(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_text("╷\n" + "│ x\n" * 10)
+    reader = SpoolReader(path, Redactor([]))
+    assert reader.read_new() == []
+    assert b"".join(piece.data for piece in reader.read_new(final=True)) == path.read_bytes()
+    path.write_text("╷\n" + "│ x\n" * 20_000)
+    reader = SpoolReader(path, Redactor([]))
+    assert b"".join(piece.data for piece in reader.read_new()) == path.read_bytes()
