@@ -84,7 +84,7 @@ def compare(organization: str, environment: str) -> ResponseReturnValue:
 def rollback(organization: str, environment: str, number: int) -> ResponseReturnValue:
     """Go back to the content of an older version, after typing its serial."""
     membership, found = load_environment(organization, environment)
-    require(membership, Permission.REPLACE_STATE, "Only owners of the organization can roll a state back.")
+    require(membership, Permission.REPLACE_STATE, "Only admins of this environment can roll a state back.", found)
     if request.method == "GET":
         return _rollback_page(membership, found, number)
     typed, seen = request.form.get("serial", ""), request.form.get("seen", 0, type=int)
@@ -120,7 +120,7 @@ def _rollback_page(
 def upload(organization: str, environment: str) -> ResponseReturnValue:
     """Make a state file the current state."""
     membership, found = load_environment(organization, environment)
-    require(membership, Permission.REPLACE_STATE, "Only owners of the organization can upload a state.")
+    require(membership, Permission.REPLACE_STATE, "Only admins of this environment can upload a state.", found)
     if request.method == "GET":
         return _upload_page(membership, found)
     file = request.files.get("state")

@@ -12,7 +12,7 @@ from blueprints import effective
 from models import Category, Environment, Membership, Scope, Variable
 from policy import variables as rules
 from policy.permissions import Permission
-from services import variables
+from services import access, variables
 from services.unreadable import cannot_be_read
 from services.variables import Place, Resolved
 
@@ -128,8 +128,9 @@ def may_edit(membership: Membership, place: Place) -> bool:
     """The same rules by which services.variables guards a change."""
     if place.owner is not None:
         return place.owner.id == membership.user_id
-    needed = Permission.EDIT_SHARED_VARIABLES if place.environment is None else Permission.WRITE
-    return membership.may(needed)
+    if place.environment is None:
+        return membership.may(Permission.EDIT_SHARED_VARIABLES)
+    return access.authority(membership, place.environment).may(Permission.WRITE)
 
 
 def inherited(membership: Membership, environment: Environment) -> list[Inherited]:

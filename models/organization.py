@@ -39,5 +39,5 @@ class Membership(Base):
     user: Mapped[User] = relationship(lazy="joined")
 
     def may(self, permission: Permission) -> bool:
-        """Whether this member may do ``permission``."""
-        return allows(self.role, permission)
+        """Whether this member may do ``permission``, which is in no environment; there, ask services/access.py."""
+        return allows(self.role, None, permission)

@@ -28,7 +28,7 @@ def upload(
     and looked at. Raises :class:`services.errors.Forbidden`, and :class:`Invalid` for field "archive" or "message" with
     the reason.
     """
-    require(membership, Permission.WRITE, "You cannot upload a configuration here.")
+    require(membership, Permission.WRITE, "You cannot upload a configuration here.", environment)
     message = " ".join(message.split())
     if len(message) > 200:
         raise Invalid("message", "At most 200 characters.")

@@ -136,6 +136,7 @@ def _query() -> Select[Any]:
     waits = Run.status.in_(_WAITING)
     columns += [
         Membership.role.label("role"),
+        access.rank(User.id, Environment.id).label("access"),
         attempts.scalar_subquery().label("attempts"),
         state.scalar_subquery().label("state"),
         case((Run.status == RunStatus.PENDING, ahead.scalar_subquery()), else_=literal(0)).label("ahead"),
@@ -165,6 +166,7 @@ def _query() -> Select[Any]:
             or_(User.totp_at.is_not(None), Organization.second_factor_required.is_(False)),
             Environment.name == bindparam("environment"),
             Run.number == bindparam("number"),
+            access.visible(),
         )
     )
 

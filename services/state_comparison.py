@@ -39,7 +39,7 @@ def compare(membership: Membership, environment: Environment, before: int | None
 
     Raises :class:`services.errors.NotFound`.
     """
-    require(membership, Permission.READ, "You cannot read the states of this environment.")
+    require(membership, Permission.READ, "You cannot read the states of this environment.", environment)
     choices = states.versions(environment, limit=CHOICES)
     if not choices:
         raise NotFound("No such state.")

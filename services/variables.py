@@ -191,10 +191,12 @@ def _require_place(membership: Membership, place: Place) -> None:
     if place.owner is not None:
         if place.owner.id != membership.user_id:
             raise NotFound("No such variable.")
+        if place.environment is not None:
+            require(membership, Permission.READ, "You cannot see this environment.", place.environment)
     elif place.environment is None:
         require(membership, Permission.EDIT_SHARED_VARIABLES, "Only owners can change the shared variables.")
     else:
-        require(membership, Permission.WRITE, "You cannot change this environment's variables.")
+        require(membership, Permission.WRITE, "You cannot change this environment's variables.", place.environment)
 
 
 def _record(membership: Membership, place: Place, variable: Variable, action: str) -> None:
