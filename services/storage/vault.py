@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 
@@ -73,6 +74,7 @@ class Vault:
                     f"Key {position} of ENCRYPTION_KEYS must be {KEY_BYTES} bytes; it is {len(key)} bytes."
                 )
         self._ciphers = [(_key_id(key), AESGCM(key)) for key in keys]
+        self._keys = tuple(keys)
 
     @classmethod
     def from_text(cls, text: str) -> Vault:
@@ -82,6 +84,10 @@ class Vault:
         """
         parts = [part for part in text.split(",") if part.strip()]
         return cls([_parse_key(part, position) for position, part in enumerate(parts, start=1)])
+
+    def derived(self, purpose: str) -> tuple[bytes, ...]:
+        """A key of 32 bytes for another use from each of the keys, newest first: HMAC-SHA256 of the purpose."""
+        return tuple(hmac.digest(key, f"lockstep {purpose}".encode(), "sha256") for key in self._keys)
 
     def __repr__(self) -> str:
         return f"<Vault with {len(self._ciphers)} keys>"
