@@ -1,7 +1,8 @@
 """Every setting of Lockstep, typed, read once from the environment.
 
 Each setting ``NAME`` may also be given as ``NAME_FILE``, a path whose content is the value (for secrets kept out
-of the environment). Values that make no sense stop the start with one sentence: :class:`ConfigurationError`.
+of the environment), and a secret one as a credential of systemd (a file ``name`` in ``$CREDENTIALS_DIRECTORY``).
+Values that make no sense stop the start with one sentence: :class:`ConfigurationError`.
 docs/CONFIGURATION.md lists them for operators; a test compares it with :data:`SETTINGS`.
 """
 
@@ -81,6 +82,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("SSL_CERT_DIR", "the system's", "See SSL_CERT_FILE.", passed=True),
 )  # fmt: skip
 
+SECRET_SETTINGS = frozenset(setting.name for setting in SETTINGS if setting.secret)
+
 #: Settings that a terraform child receives as they are; services/execution/environ.py takes a second look.
 OPERATOR_PASSTHROUGH = tuple(setting.name for setting in SETTINGS if setting.passed)
 
@@ -90,7 +93,10 @@ _SERVICE_ENDPOINT = re.compile(r"(AWS_ENDPOINT_URL_[A-Z0-9_]+?)(_FILE)?")
 
 @dataclass(frozen=True)
 class Config:
-    """The settings in force. ``repr`` shows no secret. ``kept_secrets`` are those that the data folder holds."""
+    """The settings in force. ``repr`` shows no secret. ``kept_secrets`` are those that the data folder holds.
+
+    ``own_secrets`` are the values of the secret settings, to be hidden wherever they turn up.
+    """
 
     home: Path
     host: str
@@ -103,6 +109,7 @@ class Config:
     terraform_bin: str | None
     secret_key: str = field(repr=False)
     kept_secrets: tuple[str, ...]
+    own_secrets: tuple[str, ...] = field(repr=False)
     vault: Vault = field(repr=False)
     web_processes: int
     web_threads: int
@@ -162,6 +169,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         vault = Vault.from_text(keys)
     except VaultKeyError as error:
         raise ConfigurationError(f"ENCRYPTION_KEYS: {error}") from None
+    secret_key = get("SECRET_KEY") or _kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(48))
     level = (get("LOG_LEVEL") or "INFO").upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
@@ -175,8 +183,9 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         blob_store_endpoint=_endpoint(get("BLOB_STORE_ENDPOINT")),
         blob_store_region=get("BLOB_STORE_REGION"),
         terraform_bin=get("TERRAFORM_BIN"),
-        secret_key=get("SECRET_KEY") or _kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(48)),
+        secret_key=secret_key,
         kept_secrets=tuple(name for name in ("SECRET_KEY", "ENCRYPTION_KEYS") if not get(name)),
+        own_secrets=_own_secrets(get, secret_key, keys),
         vault=vault,
         web_processes=_number(get, "WEB_PROCESSES", 2, 1, 64),
         web_threads=_number(get, "WEB_THREADS", 8, 1, 256),
@@ -211,13 +220,34 @@ def _reader(env: Mapping[str, str]) -> Reader:
         if path and env.get(name):
             raise ConfigurationError(f"Set {name} or {name}_FILE, not both.")
         if path:
-            try:
-                return Path(path).read_text().strip() or None
-            except OSError as error:
-                raise ConfigurationError(f"{name}_FILE {path} cannot be read: {error.strerror}.") from None
-        return env.get(name) or None
+            return _content(Path(path), f"{name}_FILE {path}")
+        return env.get(name) or _credential(env, name)
 
     return get
+
+
+def _content(path: Path, what: str) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError as error:
+        raise ConfigurationError(f"{what} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{what} is not text.") from None
+
+
+def _credential(env: Mapping[str, str], name: str) -> str | None:
+    """A secret setting from systemd (systemd.exec(5), "Credentials"), where nothing else gives it."""
+    folder = env.get("CREDENTIALS_DIRECTORY")
+    if not folder or name not in SECRET_SETTINGS:
+        return None
+    path = Path(folder) / name.lower()
+    return _content(path, f"The credential {path}") if path.exists() else None
+
+
+def _own_secrets(get: Reader, secret_key: str, keys: str) -> tuple[str, ...]:
+    # The passwords within addresses are looked for by whoever hides them; the rest of an address is no secret.
+    others = (get(name) or "" for name in SECRET_SETTINGS if not name.endswith("_URL"))
+    return tuple(dict.fromkeys(text for text in (secret_key, *keys.split(","), *others) if text.strip()))
 
 
 def _number(get: Reader, name: str, default: int, least: int, most: int) -> int:
@@ -279,7 +309,7 @@ def _kept_secret(path: Path, make: Callable[[], str]) -> str:
             pass
         finally:
             os.unlink(temporary)
-    text = path.read_text().strip()
+    text = _content(path, str(path))
     if not text:
         raise ConfigurationError(f"{path} is empty. Restore it from a backup; without it nothing stored can be read.")
     return text

@@ -18,9 +18,9 @@ from config import Config
 from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
-from services import archives, clock, configurations, states, variables
+from services import archives, clock, configurations, run_secrets, states, variables
 from services.errors import LockstepError
-from services.execution import host, terraform
+from services.execution import hidden, host, terraform
 from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
@@ -92,7 +92,7 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     only delays the beginning.
     Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
     """
-    values, content, work = steadily(lambda: _read(phase_id, credentials), lambda: _hold(phase_id))
+    values, content, work, secrets = steadily(lambda: _read(phase_id, credentials), lambda: _hold(phase_id))
     if not (work.workdir.control / "init.pid").exists():
         work.workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
     work.workdir.make()
@@ -100,6 +100,9 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
         _unpack(content.archive, work.workdir)
         work.workdir.write_variables(values.terraform, values.hcl)
         _place(content, work)
+        secrets |= hidden.of_configuration(work.workdir.config)
+        work.redactor = Redactor(secrets)
+        hidden.leave(current_app.config["LOCKSTEP"].vault, work.workdir, phase_id, secrets)
     except WorkdirError as error:
         work.workdir.remove()
         raise PhaseFailed("workdir", f"{error} Nothing was run.") from None
@@ -109,15 +112,21 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     return work
 
 
-def _read(phase_id: int, credentials: TemporaryCredentials | None) -> tuple[variables.Resolved, _Content, Work]:
+def _read(
+    phase_id: int, credentials: TemporaryCredentials | None
+) -> tuple[variables.Resolved, _Content, Work, set[str]]:
+    """What a phase is made of, and what must be hidden in its log; commits."""
     phase = db.session.get_one(Phase, phase_id, populate_existing=True)
     run = phase.run
     values, content = _values(run, phase), _content(run, phase)
     work = _work(run, phase, values, credentials, gated=credentials is not None)
     if phase.kind is PhaseKind.APPLY:
         check_plan(run, content.plan, work.version)
+    secrets = _secrets(run, values)
+    if credentials is not None:
+        secrets |= {credentials.access_key_id, *credentials.secrets()}
     db.session.commit()
-    return values, content, work
+    return values, content, work, secrets
 
 
 def resume(run: Run, phase: Phase) -> Work | None:
@@ -135,6 +144,8 @@ def resume(run: Run, phase: Phase) -> Work | None:
     except PhaseFailed:
         values = None
     work = _work(run, phase, values, None, gated=phase.authenticated_at is not None, adopted=True)
+    secrets = hidden.found(current_app.config["LOCKSTEP"].vault, workdir, phase.id)
+    work.redactor = HideAll() if secrets is None else Redactor(secrets)
     work.state_kept_here = not has_own_backend(workdir.cwd)
     return work
 
@@ -204,6 +215,13 @@ def _values(run: Run, phase: Phase) -> variables.Resolved:
         raise PhaseFailed("variables_unreadable", f"A variable cannot be read. {error} Nothing was run.") from None
 
 
+def _secrets(run: Run, values: variables.Resolved) -> set[str]:
+    """What is secret in this run, with what was when its plan was made; kept with the run. The caller commits."""
+    given = [*values.env.values(), *values.terraform.values(), *values.hcl.values()]
+    run_secrets.keep(run.id, {*values.secrets, *hidden.of_values(given)})
+    return run_secrets.of(run.id) | hidden.of_installation(current_app.config["LOCKSTEP"])
+
+
 def workdir_of(run: Run, phase: Phase) -> Workdir:
     """Each queueing of a phase has a working directory of its own."""
     config: Config = current_app.config["LOCKSTEP"]
@@ -220,8 +238,8 @@ def _work(
     gated: bool,
     adopted: bool = False,
 ) -> Work:
-    """``values`` is None for an adopted phase whose variables cannot be read: nothing new is started with them, and
-    none of terraform's output is shown, since what would have to be hidden in it is not known.
+    """``values`` is None for an adopted phase whose variables cannot be read: nothing new is started with them. None of
+    terraform's output is shown until the caller says what has to be hidden in it.
     """
     config: Config = current_app.config["LOCKSTEP"]
     program, version = _program(config, run, adopted=adopted)
@@ -231,7 +249,6 @@ def _work(
     environment = None
     if values is not None and (credentials is not None or not gated):
         environment = child_environment(**common, variables=values.env, credentials=credentials, gated=gated)
-    secrets = [*(values.secrets if values else ()), *(credentials.secrets() if credentials else ())]
     return Work(
         run_id=run.id,
         phase_id=phase.id,
@@ -241,7 +258,7 @@ def _work(
         terraform=program,
         environment=environment,
         show_environment=child_environment(**common, variables={}, credentials=None, gated=False),
-        redactor=Redactor(secrets) if values is not None else HideAll(),
+        redactor=HideAll(),
         credentials=credentials,
         region=values.region if values else None,
         version=version,

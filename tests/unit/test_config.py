@@ -186,3 +186,33 @@ def test_an_emptied_secret_is_not_made_anew(home: Path) -> None:
 def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigurationError, match="is too long for Redis's socket"):
         load(tmp_path / ("x" * 100))
+
+
+def test_secrets_come_from_systemd_where_nothing_else_gives_them(home: Path, tmp_path: Path) -> None:
+    """The order is NAME or NAME_FILE, the credential, the data folder; only secret settings are credentials."""
+    credentials, file = tmp_path / "credentials", tmp_path / "file"
+    credentials.mkdir()
+    (credentials / "secret_key").write_text("from systemd, long enough\n")
+    (credentials / "encryption_keys").write_text(generate_key())
+    (credentials / "redis_url").write_text("redis://:pw@h/1\n")
+    (credentials / "port").write_text("9999")
+    file.write_text("from a file")
+    given = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    found = load(home, **given)
+    assert found.secret_key == "from systemd, long enough"
+    assert (found.redis_url, found.private_redis, found.port) == ("redis://:pw@h/1", False, 8000)
+    assert found.kept_secrets == ()
+    assert list(home.iterdir()) == [], "no secret is made beside those that are given"
+    assert load(home, **given, SECRET_KEY="from the environment").secret_key == "from the environment"
+    assert load(home, **given, SECRET_KEY_FILE=str(file)).secret_key == "from a file"
+    assert load(home, CREDENTIALS_DIRECTORY=str(tmp_path / "none")).kept_secrets == ("SECRET_KEY", "ENCRYPTION_KEYS")
+    (credentials / "secret_key").write_bytes(b"\xff\xfe")
+    with pytest.raises(config.ConfigurationError, match=r"^The credential .*/secret_key is not text\.$"):
+        load(home, **given)
+
+
+def test_the_installations_own_secrets_are_known_to_be_hidden(home: Path) -> None:
+    keys = [generate_key(), generate_key()]
+    found = load(home, SECRET_KEY="the key of sessions", ENCRYPTION_KEYS=",".join(keys))
+    assert {"the key of sessions", *keys} <= set(found.own_secrets)
+    assert "the key of sessions" not in repr(found)
