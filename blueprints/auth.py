@@ -13,6 +13,7 @@ from blueprints.loading import person
 from blueprints.sessions import begin_session, end_session, safe_path, this_sign_in
 from services import accounts, sign_ins
 from services.errors import Invalid
+from services.throttle import Throttled
 
 blueprint = Blueprint("auth", __name__)
 
@@ -46,9 +47,12 @@ def login() -> ResponseReturnValue:
     if request.method == "GET":
         return render_template("auth/login.html", form=form, onward=onward)
     name = form.username.data or ""
-    user = accounts.authenticate(name, form.password.data or "")
+    try:
+        user = accounts.sign_in(name, form.password.data or "")
+    except Throttled as error:
+        page = render_template("auth/login.html", form=form, onward=onward, error=str(error))
+        return page, 429, {"Retry-After": str(error.waiting)}
     if user is None:
-        accounts.record_refusal(name)
         return render_template("auth/login.html", form=form, onward=onward, error=NO_MATCH), 422
     begin_session(user, remember=form.remember.data)
     return redirect(onward, 303)

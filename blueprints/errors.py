@@ -18,6 +18,7 @@ from extensions import db, login_manager
 from services.errors import CodeRejected, Conflict, Forbidden, Invalid, NotFound, ServiceAway
 from services.storage.blobs import BlobUnreadable
 from services.storage.vault import VaultError
+from services.throttle import Throttled
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +44,7 @@ def register(app: Flask) -> None:
     for error, status in ((NotFound, 404), (Forbidden, 403), (Conflict, 409), (Invalid, 422), (ServiceAway, 503)):
         app.register_error_handler(error, _handler(status))
     app.register_error_handler(CodeRejected, lambda error: answer(error.status, str(error)))
+    app.register_error_handler(Throttled, _throttled)
     app.register_error_handler(CSRFError, _csrf)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(OperationalError, _database_away)
@@ -88,6 +90,13 @@ def _http(error: HTTPException) -> Response | HTTPException:
     db.session.rollback()
     status = error.code if error.code in _SENTENCES else (500 if error.code >= 500 else 400)
     return answer(status)
+
+
+def _throttled(error: Throttled) -> Response:
+    db.session.rollback()
+    response = answer(429, str(error))
+    response.headers["Retry-After"] = str(error.waiting)
+    return response
 
 
 def _csrf(error: CSRFError) -> Response:

@@ -15,13 +15,14 @@ from werkzeug.security import check_password_hash, generate_password_hash
 
 from extensions import db
 from models import SignIn, User
-from services import audit, clock, sign_ins
+from policy import passwords
+from services import audit, clock, organizations, sign_ins, throttle
 from services.compare_and_set import won
 from services.errors import Invalid
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-LEAST_PASSWORD = 12
-MOST_PASSWORD = 1000
+LEAST_PASSWORD = passwords.LEAST
+MOST_PASSWORD = passwords.MOST
 
 
 def create_user(name: str, email: str, password: str) -> User:
@@ -35,16 +36,17 @@ def create_user(name: str, email: str, password: str) -> User:
     return user
 
 
-def add_user(name: str, email: str, password: str) -> User:
+def add_user(name: str, email: str, password: str, *about: str) -> User:
     """As :func:`create_user`, without the commit: for use cases that make more than an account.
 
-    It comes first in them, because it ends the transaction that is open.
+    ``about`` are further names that the password must not be made of. This comes first in them, because it ends the
+    transaction that is open.
     """
     if not NAME.fullmatch(name):
         raise Invalid("name", "A user name has lower case letters, digits, dots, dashes and underscores, at most 64.")
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or len(email) > 254:
         raise Invalid("email", "That is not an e-mail address.")
-    check_new_password(password)
+    check_new_password(password, name, email, *about)
     db.session.rollback()
     user = User(name=name, email=email, password_hash=_hash(password), created_at=clock.now())
     db.session.add(user)
@@ -57,10 +59,24 @@ def add_user(name: str, email: str, password: str) -> User:
     return user
 
 
-def check_new_password(password: str) -> None:
-    """Raise :class:`Invalid` for field "password" when it is too short or too long."""
-    if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
-        raise Invalid("password", f"A password has at least {LEAST_PASSWORD} characters.")
+def check_new_password(password: str, *about: str) -> None:
+    """Raise :class:`Invalid` for field "password" where policy/passwords.py refuses it; ``about``: their names."""
+    problem = passwords.problem(password, about)
+    if problem is not None:
+        raise Invalid("password", problem)
+
+
+def sign_in(name: str, password: str) -> User | None:
+    """As :func:`authenticate`, slowed down after failures, which are recorded. Raises :class:`throttle.Throttled`."""
+    account, address = throttle.of_account(name), throttle.of_address()
+    throttle.take(account, address)
+    user = authenticate(name, password)
+    if user is None:
+        record_refusal(name)
+        return None
+    throttle.clear(account)
+    throttle.give_back(address)
+    return user
 
 
 def authenticate(name: str, password: str) -> User | None:
@@ -70,7 +86,8 @@ def authenticate(name: str, password: str) -> User | None:
     """
     found = db.session.execute(select(User.id, User.password_hash).where(User.name == name)).one_or_none()
     db.session.rollback()
-    matches = check_password_hash(found.password_hash if found else _nobody(), password[:MOST_PASSWORD])
+    stored = found.password_hash if found else ""  # also "" for who signs in by single sign-on alone
+    matches = check_password_hash(stored or _nobody(), password[:MOST_PASSWORD]) and bool(stored)
     return db.session.get(User, found.id) if found is not None and matches else None
 
 
@@ -88,23 +105,31 @@ def record_refusal(name: str) -> None:
 def prove(sign_in: SignIn, password: str) -> None:
     """Check the password of somebody who is signed in, keep that it was given now, commit.
 
-    Raises :class:`Invalid` for field "password".
+    Raises :class:`Invalid` for field "password", :class:`throttle.Throttled`.
     """
     number, stored = sign_in.id, sign_in.user.password_hash
-    db.session.rollback()
+    tries = throttle.of_person("password", sign_in.user_id)
+    throttle.take(tries)
     if not check_password_hash(stored, password[:MOST_PASSWORD]):
         raise Invalid("password", "That is not your password. Nothing was changed.")
+    throttle.clear(tries)
     sign_ins.proved(db.session.get_one(SignIn, number))
 
 
 def change_password(user: User, current: str, new: str) -> None:
-    """Replace the password, sign the person out everywhere, commit. Raises :class:`Invalid`."""
+    """Replace the password, sign the person out everywhere, commit.
+
+    Raises :class:`Invalid`, :class:`throttle.Throttled`.
+    """
     user_id, stored = user.id, user.password_hash
-    db.session.rollback()
+    about = (user.name, user.email, *(one.organization.name for one in organizations.memberships(user)))
+    tries = throttle.of_person("password", user_id)
+    throttle.take(tries)
     wrong = Invalid("current", "That is not your present password. Nothing was changed.")
     if not check_password_hash(stored, current[:MOST_PASSWORD]):
         raise wrong
-    check_new_password(new)
+    throttle.clear(tries)
+    check_new_password(new, *about)
     values = {"password_hash": _hash(new)}
     if not won(update(User).where(User.id == user_id, User.password_hash == stored).values(values)):
         db.session.rollback()
