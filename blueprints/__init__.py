@@ -6,6 +6,7 @@ from flask import Flask
 
 from blueprints import (
     api_states,
+    audit,
     auth,
     environments,
     errors,
@@ -29,6 +30,7 @@ def register_blueprints(app: Flask) -> None:
         auth, sign_ins, setup, health, organizations, environments, variables, runs, states, tokens, api_states,
     ):  # fmt: skip
         app.register_blueprint(module.blueprint)
+    app.register_blueprint(audit.blueprint)
     headers.register(app)
     sessions.register(app)
     errors.register(app)

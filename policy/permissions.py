@@ -46,6 +46,8 @@ class Permission(Enum):
     """Change roles, remove members, and let people in."""
     MANAGE_TEAMS = "manage teams"
     """Make, rename and delete teams, and say who is in them."""
+    SEE_AUDIT = "see audit"
+    """See and export what everybody did in the organization, and the sign-ins of its members."""
     SET_MFA_LEVEL = "set MFA level"
     """Change "AWS Multi-Factor Authentication" and the session length: the organization owner's alone."""
 
@@ -78,6 +80,7 @@ NEEDS: dict[Permission, Role | Access] = {
     Permission.EDIT_SHARED_VARIABLES: Role.OWNER,
     Permission.MANAGE_MEMBERS: Role.OWNER,
     Permission.MANAGE_TEAMS: Role.OWNER,
+    Permission.SEE_AUDIT: Role.OWNER,
     Permission.SET_MFA_LEVEL: Role.OWNER,
     Permission.READ: Access.READ,
     Permission.WRITE: Access.WRITE,

@@ -21,6 +21,8 @@ RUNS = [
     Row("GET", f"{_RUN}/status", f"{_WAITING}/status", EVERY_MEMBER),
     Row("GET", f"{_RUN}/<any(plan, apply):kind>/log", f"{_WAITING}/plan/log?offset=0", _NO_NEWS),
     Row("GET", f"{_RUN}/<any(plan, apply):kind>/log.txt", f"{_WAITING}/plan/log.txt", EVERY_MEMBER),
+    Row("GET", f"{_RUN}/evidence", f"{_WAITING}/evidence", EVERY_MEMBER),
+    Row("GET", f"{_RUN}/evidence.json", f"{_WAITING}/evidence.json", EVERY_MEMBER),
     # The run awaits a plain confirmation, so there is nothing to authenticate.
     Row("POST", f"{_RUN}/authenticate", f"{_WAITING}/authenticate", (409, 409, 404, SIGN_IN), {"token": "123456"}),
     Row("POST", f"{_RUN}/confirm", f"{_WAITING}/confirm", MEMBERS_POST),

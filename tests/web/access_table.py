@@ -70,6 +70,8 @@ PAGES = [
     Row("POST", "/setup/<token>", "/setup/{token}", (404, 404, 404, 404)),
     Row("GET", "/", "/", (302, 302, 302, SIGN_IN)),
     Row("GET", _ORG, _ACME, EVERY_MEMBER),
+    Row("GET", f"{_ORG}/audit", f"{_ACME}/audit", (200, 403, 404, SIGN_IN)),
+    Row("GET", f"{_ORG}/audit.<any(csv, jsonl):kind>", f"{_ACME}/audit.csv", (200, 403, 404, SIGN_IN)),
     Row("GET", f"{_ORG}/environments/new", f"{_ACME}/environments/new", (200, 403, 404, SIGN_IN)),
     Row("POST", f"{_ORG}/environments/new", f"{_ACME}/environments/new", OWNERS_POST, {"name": "staging"}),
     Row("GET", f"{_ENV}/settings", f"{_NETWORK}/settings", EVERY_MEMBER),
