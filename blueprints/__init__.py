@@ -15,6 +15,7 @@ from blueprints import (
     organizations,
     presentation,
     runs,
+    second_factor,
     sessions,
     setup,
     sign_ins,
@@ -27,7 +28,8 @@ from blueprints import (
 def register_blueprints(app: Flask) -> None:
     """Register every blueprint, the error pages, the security headers and the template helpers."""
     for module in (
-        auth, sign_ins, setup, health, organizations, environments, variables, runs, states, tokens, api_states,
+        auth, sign_ins, second_factor, setup, health, organizations, environments, variables, runs, states, tokens,
+        api_states,
     ):  # fmt: skip
         app.register_blueprint(module.blueprint)
     app.register_blueprint(audit.blueprint)

@@ -19,7 +19,7 @@ from extensions import csrf, db
 from models import ApiToken, Environment, Membership, TokenScope
 from policy.state_file import NotAState
 from services import environments, organizations, state_downloads, state_locks, state_writes, throttle, tokens
-from services.errors import Conflict, Forbidden, LockstepError, NotFound
+from services.errors import Conflict, Forbidden, LockstepError, NotFound, SecondFactorNeeded
 from services.state_locks import BadLock, Locked
 from services.states import StaleState
 from services.storage.blobs import BlobUnreadable
@@ -159,6 +159,7 @@ def _sentence(error: LockstepError | NotAState) -> Response:
     statuses: dict[type[Exception], int] = {
         NotFound: 404,
         Forbidden: 403,
+        SecondFactorNeeded: 403,
         StaleState: 409,
         Conflict: 409,
         BadLock: 400,

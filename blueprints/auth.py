@@ -10,7 +10,7 @@ from wtforms import BooleanField, PasswordField, StringField
 
 from blueprints.forms import refused, stripped
 from blueprints.loading import person
-from blueprints.sessions import begin_session, end_session, safe_path, this_sign_in
+from blueprints.sessions import begin_session, end_session, first_step, safe_path, this_sign_in
 from services import accounts, sign_ins
 from services.errors import Invalid
 from services.throttle import Throttled
@@ -54,8 +54,7 @@ def login() -> ResponseReturnValue:
         return page, 429, {"Retry-After": str(error.waiting)}
     if user is None:
         return render_template("auth/login.html", form=form, onward=onward, error=NO_MATCH), 422
-    begin_session(user, remember=form.remember.data)
-    return redirect(onward, 303)
+    return first_step(user, onward=onward, remember=form.remember.data)
 
 
 @blueprint.post("/logout")

@@ -15,7 +15,7 @@ from werkzeug.exceptions import HTTPException
 
 from blueprints.loading import is_fragment
 from extensions import db, login_manager
-from services.errors import CodeRejected, Conflict, Forbidden, Invalid, NotFound, ServiceAway
+from services.errors import CodeRejected, Conflict, Forbidden, Invalid, NotFound, SecondFactorNeeded, ServiceAway
 from services.storage.blobs import BlobUnreadable
 from services.storage.vault import VaultError
 from services.throttle import Throttled
@@ -45,6 +45,7 @@ def register(app: Flask) -> None:
         app.register_error_handler(error, _handler(status))
     app.register_error_handler(CodeRejected, lambda error: answer(error.status, str(error)))
     app.register_error_handler(Throttled, _throttled)
+    app.register_error_handler(SecondFactorNeeded, _second_factor)
     app.register_error_handler(CSRFError, _csrf)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(OperationalError, _database_away)
@@ -90,6 +91,17 @@ def _http(error: HTTPException) -> Response | HTTPException:
     db.session.rollback()
     status = error.code if error.code in _SENTENCES else (500 if error.code >= 500 else 400)
     return answer(status)
+
+
+def _second_factor(_error: SecondFactorNeeded) -> Response:
+    """Led to where it is set up, whose page says which organization requires it."""
+    db.session.rollback()
+    there = url_for("second_factor.show")
+    if is_fragment():
+        response = make_response("", 403)
+        response.headers["HX-Redirect"] = there
+        return response
+    return cast(Response, redirect(there, 303))
 
 
 def _throttled(error: Throttled) -> Response:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import dataclass
 from typing import cast
 from urllib.parse import urlsplit
 
@@ -11,7 +13,7 @@ from flask_login import current_user, login_user, logout_user
 
 from blueprints.loading import is_fragment
 from models import SignIn, User
-from services import sign_ins
+from services import accounts, sign_ins
 
 #: Blueprints whose pages are administration, whatever the method.
 _GUARDED = frozenset({"members", "teams", "access", "tokens", "second_factor", "links", "single_sign_on"})
@@ -20,6 +22,10 @@ _GUARDED_POSTS = frozenset({"environments.settings", "states.upload", "states.ro
 #: Of the guarded blueprints what people reach who are not signed in, or who have to get through first.
 _OPEN = frozenset({"links.arrive", "links.show", "links.take", "links.forgot", "single_sign_on.go",
                    "single_sign_on.back", "second_factor.step"})  # fmt: skip
+
+#: Where the first step of signing in is kept, and for how many seconds the second may take.
+_STEP = "step"
+_STEP_SECONDS = 600
 
 
 def register(app: Flask) -> None:
@@ -35,6 +41,41 @@ def begin_session(user: User, *, remember: bool = False, how: str = "password") 
     user.session_token = sign_ins.begin(user, how)
     session.clear()
     login_user(user, remember=remember)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Somebody whose password was right, and who still owes a code."""
+
+    user: User
+    remember: bool
+    how: str
+    onward: str
+
+
+def first_step(user: User, *, onward: str, remember: bool = False, how: str = "password") -> ResponseReturnValue:
+    """Sign in, or ask for the code first where the person has a second factor."""
+    if user.totp_at is None:
+        begin_session(user, remember=remember, how=how)
+        return redirect(onward, 303)
+    session.clear()
+    session[_STEP] = {"user": user.id, "epoch": user.session_epoch, "at": int(time.time()), "remember": remember,
+                      "how": how, "onward": onward}  # fmt: skip
+    return redirect(url_for("second_factor.step"), 303)
+
+
+def waiting_step() -> Step | None:
+    """The first step that this browser made, not long ago."""
+    kept = session.get(_STEP)
+    if not isinstance(kept, dict) or not 0 <= time.time() - kept["at"] <= _STEP_SECONDS:
+        return None
+    user = accounts.waiting(kept["user"], kept["epoch"])
+    return Step(user, kept["remember"], kept["how"], kept["onward"]) if user is not None else None
+
+
+def forget_step() -> None:
+    """Begin anew with the password."""
+    session.pop(_STEP, None)
 
 
 def end_session() -> None:

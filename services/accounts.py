@@ -91,6 +91,12 @@ def authenticate(name: str, password: str) -> User | None:
     return db.session.get(User, found.id) if found is not None and matches else None
 
 
+def waiting(user_id: int, epoch: int) -> User | None:
+    """Somebody between password and code; None when the password or the second factor was changed meanwhile."""
+    user = db.session.get(User, user_id)
+    return user if user is not None and user.session_epoch == epoch and user.totp_at is not None else None
+
+
 def record_refusal(name: str) -> None:
     """Keep a failed sign-in in the audit log, and commit.
 
@@ -107,13 +113,18 @@ def prove(sign_in: SignIn, password: str) -> None:
 
     Raises :class:`Invalid` for field "password", :class:`throttle.Throttled`.
     """
-    number, stored = sign_in.id, sign_in.user.password_hash
-    tries = throttle.of_person("password", sign_in.user_id)
+    number = sign_in.id
+    check_own_password(sign_in.user, password)
+    sign_ins.proved(db.session.get_one(SignIn, number))
+
+
+def check_own_password(user: User, password: str) -> None:
+    """Raise :class:`Invalid` for field "password" unless it is this person's; :class:`throttle.Throttled`."""
+    stored, tries = user.password_hash, throttle.of_person("password", user.id)
     throttle.take(tries)
-    if not check_password_hash(stored, password[:MOST_PASSWORD]):
+    if not check_password_hash(stored or _nobody(), password[:MOST_PASSWORD]) or not stored:
         raise Invalid("password", "That is not your password. Nothing was changed.")
     throttle.clear(tries)
-    sign_ins.proved(db.session.get_one(SignIn, number))
 
 
 def change_password(user: User, current: str, new: str) -> None:

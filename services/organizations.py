@@ -11,7 +11,7 @@ from extensions import db
 from models import Membership, Organization, User
 from policy.permissions import Role
 from services import audit, clock
-from services.errors import Invalid, NotFound
+from services.errors import Invalid, NotFound, SecondFactorNeeded
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
 SLUG_SENTENCE = "A name has lower case letters, digits and dashes, at most 64, and no dash at its ends."
@@ -71,7 +71,7 @@ def memberships(user: User) -> list[Membership]:
 def membership(user: User, organization_name: str) -> Membership:
     """The person's part in an organization.
 
-    Raises :class:`NotFound` for a missing organization and for a stranger alike.
+    Raises :class:`NotFound` for a missing organization and for a stranger alike, :class:`SecondFactorNeeded`.
     """
     query = select(Membership).join(Organization).where(
         Membership.user_id == user.id, Organization.name == organization_name
@@ -79,4 +79,6 @@ def membership(user: User, organization_name: str) -> Membership:
     found = db.session.scalar(query)
     if found is None:
         raise NotFound("No such organization.")
+    if found.organization.second_factor_required and found.user.totp_at is None:
+        raise SecondFactorNeeded(f"{organization_name} requires a second factor. Set it up in your settings first.")
     return found
