@@ -8,6 +8,7 @@ import click
 from flask import Flask
 from flask.cli import AppGroup, with_appcontext
 
+import cli_audit
 from policy.permissions import Role
 from services import accounts, doctor, organizations
 from services.errors import LockstepError
@@ -20,6 +21,7 @@ blob_commands = AppGroup("blobs", help="Configurations, plans and states.")
 
 def register(app: Flask) -> None:
     """Add the commands to the application."""
+    app.cli.add_command(cli_audit.audit_commands)
     for command in (user_commands, organization_commands, blob_commands, examine):
         app.cli.add_command(command)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -35,6 +36,14 @@ class Head:
 
     def __str__(self) -> str:
         return f"{self.sequence}:{self.digest}"
+
+    @classmethod
+    def from_text(cls, text: str) -> Head:
+        """From what ``str()`` gave. Raises ValueError with a sentence."""
+        number, _, digest = text.strip().partition(":")
+        if not re.fullmatch(r"[0-9]{1,18}", number, re.ASCII) or not re.fullmatch(r"([0-9a-f]{64})?", digest):
+            raise ValueError("A head is a number, a colon and 64 hex digits, as `flask audit head` prints it.")
+        return cls(int(number), digest)
 
 
 def append(session: Session, events: Sequence[AuditEvent]) -> None:

@@ -198,6 +198,25 @@ def test_an_address_from_a_header_fits_and_holds_nothing_unprintable(app: Flask)
         assert event.address == "10.0.0.1" + "9" * 56
 
 
+def flask(app: Flask, *arguments: str) -> tuple[int, str]:
+    db.session.rollback()
+    done = app.test_cli_runner().invoke(args=("audit", *arguments))
+    return done.exit_code, done.output
+
+
+def test_the_commands_note_a_head_and_verify_against_it(app: Flask, events: list[int], tmp_path: Path) -> None:
+    code, noted = flask(app, "head")
+    assert code == 0 and noted.startswith("5:")
+    assert flask(app, "verify", "--head", noted.strip()) == (0, f"The chain is whole: {noted}")
+    change(2, actor_name="mallory")
+    code, told = flask(app, "verify")
+    assert code == 1 and told.startswith("Event 2 (thing.happened by mallory") and "--former-keys" in told
+    code, told = flask(app, "verify", "--head", "five")
+    assert code == 2 and "64 hex digits" in told
+    (tmp_path / "keys").write_text("not a key")
+    assert flask(app, "verify", "--former-keys", str(tmp_path / "keys"))[0] == 2
+
+
 PEOPLE, EACH = 6, 15
 
 

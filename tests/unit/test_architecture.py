@@ -7,7 +7,18 @@ from collections.abc import Iterator
 from pathlib import Path
 
 TOP = Path(__file__).parents[2]
-LAYERS = ("app.py", "cli.py", "worker.py", "config.py", "extensions.py", "blueprints", "models", "policy", "services")
+LAYERS = (
+    "app.py",
+    "cli.py",
+    "cli_audit.py",
+    "worker.py",
+    "config.py",
+    "extensions.py",
+    "blueprints",
+    "models",
+    "policy",
+    "services",
+)
 
 
 def files(*places: str) -> Iterator[Path]:
