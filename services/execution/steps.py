@@ -18,7 +18,7 @@ from config import Config
 from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
-from services import archives, clock, configurations, run_secrets, states, variables
+from services import archive_child, archives, clock, configurations, run_secrets, states, variables
 from services.errors import LockstepError
 from services.execution import hidden, host, terraform
 from services.execution.backend_blocks import has_own_backend
@@ -282,7 +282,7 @@ def _unpack(archive: bytes, workdir: Workdir) -> None:
     path = workdir.root / "archive"
     try:
         path.write_bytes(archive)
-        archives.extract(path, workdir.config, configurations.limits())
+        archive_child.extract(path, workdir.config, configurations.limits())
     except archives.ArchiveRefused as error:
         raise PhaseFailed("configuration_refused", f"The configuration was refused. {error}") from None
     finally:
