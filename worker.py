@@ -19,6 +19,7 @@ import services.execution.job  # noqa: F401  (imported before the fork, so that 
 from app import create_app
 from services import queue
 from services.execution import host, reconcile, release
+from services.storage import key_check
 
 
 def main() -> None:
@@ -30,6 +31,10 @@ def main() -> None:
         level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
     with app.app_context():
+        try:
+            key_check.prove()
+        except key_check.WrongKeys as error:
+            sys.exit(f"Lockstep cannot start: {error}")
         reconcile.look_around()
         client = queue.connect(config.redis_url, blocking=True)
         worker = LockstepWorker(

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import sys
+from typing import Any
 
 # Every name here that is also one of gunicorn's settings is one, so `import config` would set "config".
-from config import load
+from config import ConfigurationError, load
 from deploy.processes import REQUEST_GRACE
 
-_config = load()
+try:
+    _config = load()
+except ConfigurationError as _error:
+    sys.exit(f"Lockstep cannot start: {_error}")
 _host = f"[{_config.host}]" if ":" in _config.host else _config.host
 
 wsgi_app = "app:create_app()"
@@ -32,3 +37,19 @@ worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa:
 # Which proxies are believed is decided in one place, by TRUSTED_PROXIES in app.py.
 forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
+
+
+def on_starting(server: Any) -> None:
+    """In the parent, before anything is served: refuse keys that are not the installation's."""
+    from app import create_app
+    from extensions import db
+    from services.storage import key_check
+
+    with create_app(_config).app_context():
+        try:
+            key_check.prove()
+        except key_check.WrongKeys as error:
+            sys.exit(f"Lockstep cannot start: {error}")
+        finally:
+            db.session.remove()
+            db.engine.dispose()  # connections do not go through a fork
