@@ -16,8 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from policy import sign_in_settings
+from policy.sign_in_settings import Mail, Provider
 from services.storage.vault import Vault, VaultKeyError, generate_key
 
 VERSION = "0.1.0"
@@ -67,6 +70,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("MAX_UNPACKED_MB", "250", "Largest configuration, unpacked, in MiB."),
     Setting("MAX_ARCHIVE_FILES", "20000", "Most files and folders in a configuration."),
     Setting("MAX_STATE_MB", "64", "Largest state that a person uploads or a terminal saves, in MiB."),
+    Setting("PUBLIC_URL", "none", "Address that people reach Lockstep at, `https://host`, for links in mails."),
+    Setting("SMTP_URL", "none", "Mail server: `smtps://…` or `smtp+starttls://user:password@host:port`.", True),
+    Setting("MAIL_FROM", "none", "Sender of mails."),
+    Setting("OIDC_ISSUER", "none", "Provider of single sign-on (OpenID Connect), `https://…`."),
+    Setting("OIDC_CLIENT_ID", "none", "What the provider knows Lockstep as."),
+    Setting("OIDC_CLIENT_SECRET", "none", "The secret that goes with it.", True),
+    Setting("OIDC_NAME", "single sign-on", "Name of the provider on the sign-in page."),
+    Setting("PASSWORD_SIGN_IN", "on", "`off` leaves single sign-on alone."),
     Setting("LOG_LEVEL", "INFO", "Least serious level logged: DEBUG, INFO, WARNING, ERROR."),
     Setting("AWS_ENDPOINT_URL", "AWS", "Endpoint for all AWS calls, for a private AWS-like cloud.", passed=True),
     Setting("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL", "Endpoint for STS alone.", passed=True),
@@ -127,6 +138,10 @@ class Config:
     max_state_bytes: int
     log_level: str
     operator: Mapping[str, str] = field(repr=False)
+    public_url: str | None
+    mail: Mail | None = field(repr=False)
+    provider: Provider | None
+    password_sign_in: bool
 
     @property
     def private_redis(self) -> bool:
@@ -205,6 +220,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         operator={name: value for name in _passed_names(env) if (value := get(name))},
     )
 
+        **_sign_in(get),
 
 def _passed_names(env: Mapping[str, str]) -> list[str]:
     services = {found.group(1) for name in env if (found := _SERVICE_ENDPOINT.fullmatch(name))}
@@ -299,6 +315,32 @@ def _endpoint(url: str | None) -> str | None:
 
 def _kept_secret(path: Path, make: Callable[[], str]) -> str:
     """The secret in ``path``, made with mode 0600 when it is not there; two first starts at once agree on one."""
+def _sandbox(text: str | None) -> str:
+    if text not in (None, "auto", "bwrap", "none"):
+        raise ConfigurationError("TERRAFORM_SANDBOX must be auto, bwrap or none.")
+    return text or "auto"
+
+
+def _sandbox_paths(text: str | None, home: Path) -> tuple[Path, ...]:
+    paths = tuple(Path(path) for path in (text or "").split(":") if path)
+    if any(not path.is_absolute() or path == Path("/") or path.resolve().is_relative_to(home) for path in paths):
+        raise ConfigurationError("TERRAFORM_SANDBOX_PATHS must be absolute paths outside of the data folder, not /.")
+    return paths
+
+
+def _sign_in(get: Reader) -> dict[str, Any]:
+    """The settings of mail and single sign-on, which hang together."""
+    names = (get("OIDC_CLIENT_ID"), get("OIDC_CLIENT_SECRET"), get("OIDC_NAME"))
+    try:
+        public = sign_in_settings.public_url(get("PUBLIC_URL"))
+        provider = sign_in_settings.provider(get("OIDC_ISSUER"), *names, public)
+        mail = sign_in_settings.mail(get("SMTP_URL"), get("MAIL_FROM"), public)
+        password = sign_in_settings.password_sign_in(get("PASSWORD_SIGN_IN"), provider)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    return {"public_url": public, "mail": mail, "provider": provider, "password_sign_in": password}
+
+
     if not path.exists():
         handle, temporary = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(handle, "w") as file:

@@ -12,6 +12,7 @@ from blueprints import (
     errors,
     headers,
     health,
+    links,
     organizations,
     presentation,
     runs,
@@ -28,8 +29,8 @@ from blueprints import (
 def register_blueprints(app: Flask) -> None:
     """Register every blueprint, the error pages, the security headers and the template helpers."""
     for module in (
-        auth, sign_ins, second_factor, setup, health, organizations, environments, variables, runs, states, tokens,
-        api_states,
+        auth, sign_ins, second_factor, links, setup, health, organizations, environments, variables, runs, states,
+        tokens, api_states,
     ):  # fmt: skip
         app.register_blueprint(module.blueprint)
     app.register_blueprint(audit.blueprint)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlsplit
 
 from flask import Flask, g, make_response, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_user, logout_user
 
+from blueprints import incoming
 from blueprints.loading import is_fragment
 from models import SignIn, User
 from services import accounts, sign_ins
@@ -23,6 +23,8 @@ _GUARDED_POSTS = frozenset({"environments.settings", "states.upload", "states.ro
 _OPEN = frozenset({"links.arrive", "links.show", "links.take", "links.forgot", "single_sign_on.go",
                    "single_sign_on.back", "second_factor.step"})  # fmt: skip
 
+#: Where the secret of a one-time link is kept while its page is open: the browser's own cookie, no address.
+KEPT_LINK = "link"
 #: Where the first step of signing in is kept, and for how many seconds the second may take.
 _STEP = "step"
 _STEP_SECONDS = 600
@@ -34,12 +36,15 @@ def register(app: Flask) -> None:
 
 
 def begin_session(user: User, *, remember: bool = False, how: str = "password") -> None:
-    """Sign in with a fresh session: nothing of an earlier one, its form tokens included, is carried over.
+    """Sign in with a fresh session: nothing of an earlier one is carried over but a one-time link.
 
     ``how`` is for the audit log, "" when the session of before only goes on.
     """
     user.session_token = sign_ins.begin(user, how)
+    link = session.get(KEPT_LINK)
     session.clear()
+    if link:
+        session[KEPT_LINK] = link  # who signs in to take an invitation comes back to it
     login_user(user, remember=remember)
 
 
@@ -58,7 +63,10 @@ def first_step(user: User, *, onward: str, remember: bool = False, how: str = "p
     if user.totp_at is None:
         begin_session(user, remember=remember, how=how)
         return redirect(onward, 303)
+    link = session.get(KEPT_LINK)
     session.clear()
+    if link:
+        session[KEPT_LINK] = link
     session[_STEP] = {"user": user.id, "epoch": user.session_epoch, "at": int(time.time()), "remember": remember,
                       "how": how, "onward": onward}  # fmt: skip
     return redirect(url_for("second_factor.step"), 303)
@@ -122,7 +130,7 @@ def _where() -> str | None:
     """The page to come back to: this one, or the one whose form was sent."""
     if request.method in ("GET", "HEAD"):
         return request.full_path.rstrip("?")
-    shown = urlsplit(request.headers.get("HX-Current-URL") or request.referrer or "")
+    shown = incoming.split(request.headers.get("HX-Current-URL") or request.referrer or "")
     return shown.path if shown.netloc == request.host else None
 
 

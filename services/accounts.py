@@ -18,7 +18,7 @@ from models import SignIn, User
 from policy import passwords
 from services import audit, clock, organizations, sign_ins, throttle
 from services.compare_and_set import won
-from services.errors import Invalid
+from services.errors import Invalid, NotFound
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 LEAST_PASSWORD = passwords.LEAST
@@ -105,6 +105,35 @@ def record_refusal(name: str) -> None:
     known = db.session.scalar(select(User.name).where(User.name == name))
     told: dict[str, Any] = {"user": known} if known else {}
     audit.record("session.refused", None, **told)
+    db.session.commit()
+
+
+def hash_new(user: User, password: str) -> str:
+    """What to store of a new password, computed while no transaction is open.
+
+    Raises :class:`Invalid` for field "password".
+    """
+    about = (user.name, user.email, *(one.organization.name for one in organizations.memberships(user)))
+    check_new_password(password, *about)
+    db.session.rollback()
+    return _hash(password)
+
+
+def by_name(name: str) -> User:
+    """The person for an operator's command. Raises :class:`NotFound`."""
+    user = db.session.scalar(select(User).where(User.name == name))
+    if user is None:
+        raise NotFound(f"There is no user {name}.")
+    return user
+
+
+def operator_password(user: User, password: str) -> None:
+    """Set somebody's password for an operator's command, sign them out everywhere, commit. Raises :class:`Invalid`."""
+    user_id, hashed = user.id, hash_new(user, password)
+    db.session.execute(update(User).where(User.id == user_id).values(password_hash=hashed))
+    user = db.session.get_one(User, user_id)
+    sign_ins.expel(user)
+    audit.record("user.password", None, user=user.name, how="operator")
     db.session.commit()
 
 

@@ -15,3 +15,9 @@ def owners(organization: Organization) -> list[User]:
         Membership.organization_id == organization.id, Membership.role == Role.OWNER
     )  # fmt: skip
     return list(db.session.scalars(query.order_by(User.name)))
+
+
+def of(organization: Organization) -> list[Membership]:
+    """Everybody who belongs to it, by name."""
+    query = select(Membership).join(User, User.id == Membership.user_id)
+    return list(db.session.scalars(query.where(Membership.organization_id == organization.id).order_by(User.name)))

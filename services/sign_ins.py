@@ -112,6 +112,13 @@ def end_everywhere(user: User) -> None:
     db.session.commit()
 
 
+def operator_end(user: User) -> None:
+    """As :func:`end_everywhere`, for an operator's command."""
+    expel(user)
+    audit.record("session.revoked", None, user=user.name, everywhere=True)
+    db.session.commit()
+
+
 def expel(user: User) -> None:
     """End every session of a person. The caller records and commits.
 

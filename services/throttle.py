@@ -63,6 +63,11 @@ def of_person(what: str, user_id: int) -> Key:
     return Key(f"{what}:{user_id}", FREE_OF_ACCOUNT)
 
 
+def of_words(what: str, typed: str) -> Key:
+    """Something that was typed; only a keyed digest of it is kept."""
+    return Key(f"{what}:{_keyed(typed)}", FREE_OF_ACCOUNT)
+
+
 def of_address(what: str = "address") -> Key:
     """The address that the request comes from; of IPv6 its network of 64 bits, which one customer has to himself."""
     return Key(f"{what}:{_network(_address())}", FREE_OF_ADDRESS)

@@ -8,9 +8,9 @@ from sqlalchemy import delete, select
 from werkzeug.security import generate_password_hash
 
 from extensions import db
-from models import Environment, Grant, Membership, Organization, SignIn, Team, TeamMember, User
+from models import Environment, Grant, Membership, OneTimeLink, Organization, SignIn, Team, TeamMember, User
 from policy.permissions import Access, Role
-from services import clock, sign_ins
+from services import clock, links, sign_ins
 
 #: Everybody's password.
 PASSWORD = "correct horse battery staple"
@@ -89,3 +89,9 @@ def sign_in(user: str) -> SignIn:
     """A browser somewhere in which the person is signed in."""
     token = sign_ins.begin(person(user), "password")
     return db.session.scalars(select(SignIn).where(SignIn.digest == sign_ins.digest(token))).one()
+
+
+def invitation(by: str = "alice", of: str = "acme") -> OneTimeLink:
+    """An invitation by an owner that waits."""
+    links.invite(member(by, of), Role.MEMBER, "")
+    return links.invitations(organization(of))[0]

@@ -216,3 +216,39 @@ def test_the_installations_own_secrets_are_known_to_be_hidden(home: Path) -> Non
     found = load(home, SECRET_KEY="the key of sessions", ENCRYPTION_KEYS=",".join(keys))
     assert {"the key of sessions", *keys} <= set(found.own_secrets)
     assert "the key of sessions" not in repr(found)
+
+
+PUBLIC = {"PUBLIC_URL": "https://lockstep.example"}
+MAIL = {**PUBLIC, "SMTP_URL": "smtps://a%40b:p%3Ass@mail.example", "MAIL_FROM": "lockstep@example.com"}
+OIDC = {**PUBLIC, "OIDC_ISSUER": "https://id.example", "OIDC_CLIENT_ID": "lockstep", "OIDC_CLIENT_SECRET": "hush"}
+
+
+def test_mail_and_single_sign_on(home: Path) -> None:
+    found = load(home, **(MAIL | OIDC), PASSWORD_SIGN_IN="off")
+    assert found.mail is not None and found.provider is not None and not found.password_sign_in
+    assert (found.mail.user, found.mail.password, found.mail.port) == ("a@b", "p:ss", 465)
+    assert found.provider.name == "single sign-on"
+    assert "p:ss" not in repr(found) and "hush" not in repr(found)
+    none = load(home)
+    assert (none.mail, none.provider, none.password_sign_in) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({**MAIL, "PUBLIC_URL": ""}, "SMTP_URL needs PUBLIC_URL"),
+        ({**MAIL, "MAIL_FROM": ""}, "SMTP_URL needs MAIL_FROM"),
+        ({**MAIL, "SMTP_URL": "smtp://mail.example"}, "for a mail server on this machine"),
+        ({**MAIL, "SMTP_URL": "smtp://a:b@localhost"}, "for a mail server on this machine"),
+        ({**MAIL, "SMTP_URL": "smtps://mail.example:port"}, "SMTP_URL must be"),
+        ({**OIDC, "PUBLIC_URL": ""}, "OIDC_ISSUER needs PUBLIC_URL"),
+        ({**OIDC, "OIDC_CLIENT_SECRET": ""}, "OIDC_ISSUER needs OIDC_CLIENT_ID"),
+        ({**OIDC, "OIDC_ISSUER": "http://id.example"}, "OIDC_ISSUER must be an https:// address"),
+        ({"PUBLIC_URL": "https://lockstep.example/path"}, "PUBLIC_URL must be"),
+        ({"PASSWORD_SIGN_IN": "off"}, "PASSWORD_SIGN_IN=off needs OIDC_ISSUER"),
+        ({"PASSWORD_SIGN_IN": "no"}, "PASSWORD_SIGN_IN must be on or off"),
+    ],
+)
+def test_what_does_not_fit_together_stops_the_start(home: Path, settings: dict[str, str], sentence: str) -> None:
+    with pytest.raises(config.ConfigurationError, match=sentence):
+        load(home, **settings)
