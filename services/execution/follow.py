@@ -192,6 +192,8 @@ def _flush(following: _Following, *, final: bool) -> bool:
     except AWAY as error:
         _away(error)
         return True
+    with contextlib.suppress(OSError):  # a disk without room, say; the directory is removed at the end all the same
+        following.reader.wipe(following.pending[-1].spool_end)
     for piece in following.pending:
         following.tail = (following.tail + piece.data)[-TAIL:]
     following.pending = []

@@ -56,6 +56,7 @@ class SpoolReader:
         self._redactor = redactor
         self._file: int | None = None
         self._seen = -1
+        self._wiped = 0
         self.spool_offset = spool_offset
         self.log_offset = log_offset
 
@@ -80,6 +81,21 @@ class SpoolReader:
         # Nothing more comes out of the held-back rest until the file has grown: remember its size.
         self._seen = self.spool_offset + len(window) - position if at_end else -1
         return pieces
+
+    def wipe(self, end: int) -> None:
+        """Zero what stands before `end`: the log has it, without its secrets, and nobody reads it here again."""
+        if end <= self._wiped:
+            return
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            for start in range(self._wiped, end, BATCH):
+                os.pwrite(descriptor, bytes(min(BATCH, end - start)), start)
+        finally:
+            os.close(descriptor)
+        self._wiped = end
 
     def close(self) -> None:
         """Close the spool file; reading again opens it again."""

@@ -149,3 +149,18 @@ def test_a_frame_that_is_never_closed_is_given_out(tmp_path: Path) -> None:
     path.write_text("╷\n" + "│ x\n" * 20_000)
     reader = SpoolReader(path, Redactor([]))
     assert b"".join(piece.data for piece in reader.read_new()) == path.read_bytes()
+
+
+def test_what_the_log_has_is_wiped_and_the_child_goes_on_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    append(path, f"one {SECRET}\n".encode() * 5_000)
+    reader = SpoolReader(path, Redactor([SECRET]))
+    first = drain(reader)
+    with path.open("ab") as child:
+        reader.wipe(first[-1].spool_end)
+        assert SECRET.encode() not in path.read_bytes()
+        child.write(b"two\n")
+    again = SpoolReader(path, Redactor([SECRET]), first[-1].spool_end, first[-1].end)
+    again.wipe(first[-1].spool_end)
+    assert joined(drain(again)) == b"two\n"
+    assert path.stat().st_size == first[-1].spool_end + 4
