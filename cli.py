@@ -11,7 +11,7 @@ from flask.cli import AppGroup, ScriptInfo, with_appcontext
 
 import cli_audit
 from policy.permissions import Role
-from services import accounts, doctor, links, organizations, second_factor, sign_ins
+from services import accounts, doctor, links, members, organizations, second_factor, sign_ins
 from services.errors import LockstepError
 from services.storage import key_check, leftovers, rotation
 
@@ -50,7 +50,7 @@ def register(app: Flask) -> None:
 @click.option("--organization", help="Make the person a member of this organization.")
 @click.option("--role", type=click.Choice([role.value for role in Role]), help="Their part in it.  [default: member]")
 def create_user(name: str, email: str, password_stdin: bool, organization: str | None, role: str | None) -> None:
-    """Make an account."""
+    """Make an account. A member of an organization sees the environments that somebody there gives access to."""
     if role and not organization:
         raise click.UsageError("--role goes with --organization.")
     try:
@@ -119,6 +119,20 @@ def create_organization(name: str) -> None:
     except LockstepError as error:
         raise click.ClickException(str(error)) from None
     click.echo(f"Created the organization {name}.")
+
+
+@organization_commands.command("role")
+@click.argument("organization")
+@click.argument("name")
+@click.argument("role", type=click.Choice([role.value for role in Role]))
+def set_role(organization: str, name: str, role: str) -> None:
+    """Make a member an owner, or an owner a member: for when no owner can sign in any more. The last owner stays."""
+    try:
+        found = organizations.by_name(organization)
+        organizations.add_member(found, members.member(found, name).user, Role(role))
+    except LockstepError as error:
+        raise click.ClickException(str(error)) from None
+    click.echo(f"{name} is {role} of {organization} now.")
 
 
 @blob_commands.command("check")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Flask
 
 from blueprints import (
+    access,
     api_states,
     audit,
     auth,
@@ -13,6 +14,7 @@ from blueprints import (
     headers,
     health,
     links,
+    members,
     organizations,
     presentation,
     runs,
@@ -21,6 +23,7 @@ from blueprints import (
     setup,
     sign_ins,
     states,
+    teams,
     tokens,
     variables,
 )
@@ -33,7 +36,8 @@ def register_blueprints(app: Flask) -> None:
         tokens, api_states,
     ):  # fmt: skip
         app.register_blueprint(module.blueprint)
-    app.register_blueprint(audit.blueprint)
+    for module in (audit, members, teams, access):
+        app.register_blueprint(module.blueprint)
     headers.register(app)
     sessions.register(app)
     errors.register(app)

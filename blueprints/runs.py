@@ -25,8 +25,10 @@ from blueprints.loading import here, is_fragment, load_environment, load_run, pe
 from blueprints.presentation import asset
 from models import Environment, Run
 from policy.mfa import PhaseKind
+from policy.permissions import Permission
 from services import configurations, run_pages, runs
 from services import force as hard_ends
+from services.access import require
 from services.errors import CodeRejected, Conflict, Invalid, LockstepError, ServiceAway
 from services.mfa import gate
 
@@ -90,6 +92,7 @@ def index(organization: str, environment: str) -> Any:
 @blueprint.post("/changes/configurations")
 def upload(organization: str, environment: str) -> Any:
     membership, found = load_environment(organization, environment)
+    require(membership, Permission.WRITE, "You cannot upload a configuration here.", found)
     if (already := _queued_already(found)) is not None:
         return already
     file = request.files.get("archive")
@@ -109,6 +112,7 @@ def upload(organization: str, environment: str) -> Any:
 @blueprint.post("/changes/runs")
 def queue(organization: str, environment: str) -> Any:
     membership, found = load_environment(organization, environment)
+    require(membership, Permission.WRITE, "You cannot queue plans here.", found)
     if (already := _queued_already(found)) is not None:
         return already
     version = configurations.latest(found)

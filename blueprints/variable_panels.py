@@ -56,21 +56,22 @@ class Typed:
 class Row:
     """A variable as its panel shows it.
 
-    ``value`` is None for a sensitive one, whose value no page ever shows, and for one that the present keys do not
-    open.
+    ``value`` is None for a sensitive one, whose value no page ever shows, for one that the present keys do not open,
+    and where the person may know the name only (``hidden``).
     """
 
     variable: Variable
     value: str | None
     always_sensitive: bool
     unreadable: bool
+    hidden: bool = False
 
     @classmethod
-    def of(cls, variable: Variable) -> Row:
+    def of(cls, variable: Variable, *, hidden: bool = False) -> Row:
         """With its value where that may be shown."""
-        unreadable = cannot_be_read(variable)
-        value = None if unreadable else variables.shown_value(variable)
-        return cls(variable, value, variables.always_sensitive(variable.name), unreadable)
+        unreadable = not hidden and cannot_be_read(variable)
+        value = None if unreadable or hidden else variables.shown_value(variable)
+        return cls(variable, value, variables.always_sensitive(variable.name), unreadable, hidden)
 
     @property
     def shown(self) -> str:
@@ -99,7 +100,9 @@ class Panel:
     @cached_property
     def rows(self) -> list[Row]:
         """In the order of their names; environment variables first where both kinds stand together."""
-        return [Row.of(v) for v in variables.panel(self.place) if self.category in (None, v.category)]
+        names_only = self.place.environment is not None and not self.may_edit
+        found = variables.panel(self.place)
+        return [Row.of(v, hidden=names_only) for v in found if self.category in (None, v.category)]
 
     @property
     def adding(self) -> Typed | None:

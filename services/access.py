@@ -89,3 +89,13 @@ def require(
         allowed = here.may(permission)
     if not allowed:
         raise Forbidden(sentence)
+
+
+def hold_membership(organization_id: int, user_id: int) -> None:
+    """The person stays a member until the caller commits: nothing of theirs is left behind by a removal meanwhile.
+
+    Raises :class:`NotFound` when they are none any more.
+    """
+    mine = (Membership.organization_id == organization_id, Membership.user_id == user_id)
+    if db.session.scalar(select(Membership.user_id).where(*mine).with_for_update(read=True, key_share=True)) is None:
+        raise NotFound("No such member.")

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from extensions import db
 from models import Membership, Organization, User
 from policy.permissions import Role
-from services import audit, clock
+from services import audit, clock, members
 from services.errors import Invalid, NotFound, SecondFactorNeeded
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
@@ -42,12 +42,18 @@ def add_organization(name: str, owner: User | None) -> Organization:
 
 
 def add_member(organization: Organization, user: User, role: Role) -> Membership:
-    """Make ``user`` a member, or change the role of one, and commit."""
+    """Make ``user`` a member, or change the role of one, and commit.
+
+    A new member has access to no environment until somebody gives it. Raises :class:`services.errors.Conflict` for
+    the last owner, who stays one.
+    """
+    members.hold_still(organization.id)
     membership = db.session.get(Membership, (organization.id, user.id))
     if membership is None:
         membership = Membership(organization_id=organization.id, user_id=user.id, role=role)
         db.session.add(membership)
     else:
+        members.keep_an_owner(membership, role)
         membership.role = role
     audit.record("member.set", None, organization=organization, user=user.name, role=role.value)
     db.session.commit()

@@ -15,7 +15,7 @@ from models import Category, Environment, Membership, Organization, Scope, User,
 from policy import variables as rules
 from policy.permissions import Permission
 from services import audit, clock
-from services.access import require
+from services.access import hold_membership, require
 from services.errors import Invalid, NotFound
 from services.execution import hcl as language
 from services.storage.vault import Vault, VaultError
@@ -217,6 +217,7 @@ def _require_place(membership: Membership, place: Place) -> None:
             raise NotFound("No such variable.")
         if place.environment is not None:
             require(membership, Permission.READ, "You cannot see this environment.", place.environment)
+        hold_membership(membership.organization_id, membership.user_id)
     elif place.environment is None:
         require(membership, Permission.EDIT_SHARED_VARIABLES, "Only owners can change the shared variables.")
     else:

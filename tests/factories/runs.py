@@ -108,11 +108,12 @@ def variable(
     of: Environment | None = None,
     organization_name: str = "acme",
     owner: str | None = None,
+    by: str = "alice",
     category: Category = Category.ENV,
     **options: Any,
 ) -> Variable:
     """A variable: shared, of an environment (``of``), personal (``owner``), or both. Saved through the service."""
     place = Place(organization(organization_name), of, person(owner) if owner else None)
-    by = member(owner or "alice", organization_name)
+    actor = member(owner or by, organization_name)
     options.setdefault("sensitive", False)
-    return variables.save(by, place, category=category, name=name, value=value, **options)
+    return variables.save(actor, place, category=category, name=name, value=value, **options)
