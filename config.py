@@ -54,6 +54,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("BLOB_STORE_REGION", "the AWS SDK's", "Region of the bucket."),
     Setting("REDIS_URL", "a private Redis in the data folder", "`redis://…` or `unix://…` of your own Redis.", True),
     Setting("TERRAFORM_BIN", "`terraform` or `tofu` on PATH, else the bundled one", "Path of the terraform to run."),
+    Setting("TERRAFORM_SANDBOX", "auto", "`bwrap`: terraform runs inside bubblewrap or not at all; `none`: never."),
+    Setting("TERRAFORM_SANDBOX_PATHS", "none", "Further paths that a run can read, separated by colons."),
     Setting("SECRET_KEY", "made on the first start", "Signs session cookies and forms.", True),
     Setting("ENCRYPTION_KEYS", "made on the first start", "Keys of the vault, newest first, with commas.", True),
     Setting("WEB_PROCESSES", "2", "gunicorn processes."),
@@ -66,10 +68,6 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LOG_KEEP_RUNS", "0", "How many runs of an environment keep their logs; 0 for all of them."),
     Setting("TRUSTED_HOSTS", "any", "Host names, separated by commas, that requests may name."),
     Setting("TRUSTED_PROXIES", "0", "How many reverse proxies in front set X-Forwarded-…"),
-    Setting("MAX_ARCHIVE_MB", "50", "Largest configuration upload, packed, in MiB."),
-    Setting("MAX_UNPACKED_MB", "250", "Largest configuration, unpacked, in MiB."),
-    Setting("MAX_ARCHIVE_FILES", "20000", "Most files and folders in a configuration."),
-    Setting("MAX_STATE_MB", "64", "Largest state that a person uploads or a terminal saves, in MiB."),
     Setting("PUBLIC_URL", "none", "Address that people reach Lockstep at, `https://host`, for links in mails."),
     Setting("SMTP_URL", "none", "Mail server: `smtps://…` or `smtp+starttls://user:password@host:port`.", True),
     Setting("MAIL_FROM", "none", "Sender of mails."),
@@ -78,6 +76,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("OIDC_CLIENT_SECRET", "none", "The secret that goes with it.", True),
     Setting("OIDC_NAME", "single sign-on", "Name of the provider on the sign-in page."),
     Setting("PASSWORD_SIGN_IN", "on", "`off` leaves single sign-on alone."),
+    Setting("MAX_ARCHIVE_MB", "50", "Largest configuration upload, packed, in MiB."),
+    Setting("MAX_UNPACKED_MB", "250", "Largest configuration, unpacked, in MiB."),
+    Setting("MAX_ARCHIVE_FILES", "20000", "Most files and folders in a configuration."),
+    Setting("MAX_STATE_MB", "64", "Largest state that a person uploads or a terminal saves, in MiB."),
     Setting("LOG_LEVEL", "INFO", "Least serious level logged: DEBUG, INFO, WARNING, ERROR."),
     Setting("AWS_ENDPOINT_URL", "AWS", "Endpoint for all AWS calls, for a private AWS-like cloud.", passed=True),
     Setting("AWS_ENDPOINT_URL_STS", "AWS_ENDPOINT_URL", "Endpoint for STS alone.", passed=True),
@@ -118,6 +120,8 @@ class Config:
     blob_store_endpoint: str | None
     blob_store_region: str | None
     terraform_bin: str | None
+    terraform_sandbox: str
+    sandbox_paths: tuple[Path, ...]
     secret_key: str = field(repr=False)
     kept_secrets: tuple[str, ...]
     own_secrets: tuple[str, ...] = field(repr=False)
@@ -132,16 +136,16 @@ class Config:
     log_keep_runs: int
     trusted_hosts: tuple[str, ...]
     trusted_proxies: int
+    public_url: str | None
+    mail: Mail | None = field(repr=False)
+    provider: Provider | None
+    password_sign_in: bool
     max_archive_bytes: int
     max_unpacked_bytes: int
     max_archive_files: int
     max_state_bytes: int
     log_level: str
     operator: Mapping[str, str] = field(repr=False)
-    public_url: str | None
-    mail: Mail | None = field(repr=False)
-    provider: Provider | None
-    password_sign_in: bool
 
     @property
     def private_redis(self) -> bool:
@@ -198,6 +202,8 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         blob_store_endpoint=_endpoint(get("BLOB_STORE_ENDPOINT")),
         blob_store_region=get("BLOB_STORE_REGION"),
         terraform_bin=get("TERRAFORM_BIN"),
+        terraform_sandbox=_sandbox(get("TERRAFORM_SANDBOX")),
+        sandbox_paths=_sandbox_paths(get("TERRAFORM_SANDBOX_PATHS"), home),
         secret_key=secret_key,
         kept_secrets=tuple(name for name in ("SECRET_KEY", "ENCRYPTION_KEYS") if not get(name)),
         own_secrets=_own_secrets(get, secret_key, keys),
@@ -212,6 +218,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         log_keep_runs=_number(get, "LOG_KEEP_RUNS", 0, 0, 1000000),
         trusted_hosts=tuple(h.strip() for h in (get("TRUSTED_HOSTS") or "").split(",") if h.strip()),
         trusted_proxies=_number(get, "TRUSTED_PROXIES", 0, 0, 10),
+        **_sign_in(get),
         max_archive_bytes=_number(get, "MAX_ARCHIVE_MB", 50, 1, 1024) << 20,
         max_unpacked_bytes=_number(get, "MAX_UNPACKED_MB", 250, 1, 10240) << 20,
         max_archive_files=_number(get, "MAX_ARCHIVE_FILES", 20000, 1, 1000000),
@@ -220,7 +227,6 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         operator={name: value for name in _passed_names(env) if (value := get(name))},
     )
 
-        **_sign_in(get),
 
 def _passed_names(env: Mapping[str, str]) -> list[str]:
     services = {found.group(1) for name in env if (found := _SERVICE_ENDPOINT.fullmatch(name))}
@@ -307,14 +313,6 @@ def _blob_store(address: str | None) -> str | None:
     return address.rstrip("/")
 
 
-def _endpoint(url: str | None) -> str | None:
-    if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
-        raise ConfigurationError("BLOB_STORE_ENDPOINT must start with http:// or https:// and hold no password.")
-    return url
-
-
-def _kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """The secret in ``path``, made with mode 0600 when it is not there; two first starts at once agree on one."""
 def _sandbox(text: str | None) -> str:
     if text not in (None, "auto", "bwrap", "none"):
         raise ConfigurationError("TERRAFORM_SANDBOX must be auto, bwrap or none.")
@@ -341,6 +339,14 @@ def _sign_in(get: Reader) -> dict[str, Any]:
     return {"public_url": public, "mail": mail, "provider": provider, "password_sign_in": password}
 
 
+def _endpoint(url: str | None) -> str | None:
+    if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
+        raise ConfigurationError("BLOB_STORE_ENDPOINT must start with http:// or https:// and hold no password.")
+    return url
+
+
+def _kept_secret(path: Path, make: Callable[[], str]) -> str:
+    """The secret in ``path``, made with mode 0600 when it is not there; two first starts at once agree on one."""
     if not path.exists():
         handle, temporary = tempfile.mkstemp(dir=path.parent)
         with os.fdopen(handle, "w") as file:

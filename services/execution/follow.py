@@ -14,7 +14,7 @@ from models import Phase, PhaseStatus
 from policy.mfa import PhaseKind
 from services import clock
 from services.compare_and_set import won
-from services.execution import keeping, release, terraform
+from services.execution import inside, keeping, release, terraform
 from services.execution.child import ChildNotStarted, ChildVanished
 from services.execution.disk import DiskWatch
 from services.execution.spool import Piece, SpoolReader
@@ -133,6 +133,7 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
         env=work.environment,
         spool=work.workdir.spool_path,
         control=work.workdir.control,
+        sandbox=work.sandbox,
     )
 
 
@@ -227,12 +228,9 @@ def beat(work: Work) -> None:
 
 
 def _keep_changed_state(following: _Following) -> None:
-    path = following.work.workdir.state_path
-    try:
-        changed = path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return
-    if changed != following.state_seen:
+    workdir = following.work.workdir
+    changed = inside.changed(workdir.root, workdir.state_path)
+    if changed is not None and changed != following.state_seen:
         beat(following.work)  # a state of a run that somebody gave up on must not come on top of newer ones
         keeping.keep_state(following.work)
         following.state_seen = changed

@@ -113,7 +113,7 @@ class SpoolReader:
         """The bytes from `spool_offset` on, at most `WINDOW`, and whether they reach the file's end."""
         if self._file is None:
             try:
-                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                self._file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:
                 return b"", True
         window = os.pread(self._file, WINDOW, self.spool_offset)

@@ -24,11 +24,15 @@ from services.execution import hidden, host, terraform
 from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
+from services.execution.sandbox import Sandbox
 from services.execution.steady import steadily
+from services.execution.terraform import Walls
 from services.execution.workdir import Workdir, WorkdirError
 from services.mfa.credentials import TemporaryCredentials
 from services.storage import blobs, logs
 from services.storage.vault import VaultError
+
+_NO_WALLS = Walls(None)
 
 
 class PhaseFailed(LockstepError):
@@ -67,7 +71,16 @@ class Work:
     adopted: bool = False
     last_sign: datetime | None = None
     state_kept_here: bool = True
+    walls: Walls = _NO_WALLS
     identity: Future[str | None] | None = None
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The walls around its commands; None where there are none."""
+        config: Config = current_app.config["LOCKSTEP"]
+        if self.walls.bwrap is None:
+            return None
+        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, config.sandbox_paths)
 
     @property
     def run(self) -> Run:
@@ -244,6 +257,9 @@ def _work(
     config: Config = current_app.config["LOCKSTEP"]
     program, version = _program(config, run, adopted=adopted)
     workdir = workdir_of(run, phase)
+    walls = terraform.walls(config.terraform_sandbox)
+    if walls.refused and not adopted:
+        raise PhaseFailed("no_sandbox", f"TERRAFORM_SANDBOX is bwrap, and {walls.why} Nothing was run.")
     operator = {**config.operator, "PATH": os.environ.get("PATH", "")}
     common: dict[str, Any] = {"home": workdir.home, "operator": operator}
     environment = None
@@ -264,6 +280,7 @@ def _work(
         version=version,
         worker=phase.worker or "",
         adopted=adopted,
+        walls=walls,
     )
 
 

@@ -39,6 +39,7 @@ def summarize(work: Work, *, counted: bool) -> None:
             cwd=work.workdir.cwd,
             env=work.show_environment,
             timeout=SHOW_SECONDS,
+            sandbox=work.sandbox,
         )
         # What only Lockstep knows to be secret, terraform's masks leave standing.
         summary = plan_summary.summarize(work.redactor.hide(json.loads(answer)))

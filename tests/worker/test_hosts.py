@@ -43,6 +43,7 @@ class Hosts:
     def worker(self, name: str, **other: str) -> Iterator[subprocess.Popen[bytes]]:
         """A worker on the host ``name``, ended as systemd ends it."""
         environment = {**self.shared, **other, "PATH": os.environ["PATH"], "LOCKSTEP_HOME": str(self.home(name))}
+        environment["TERRAFORM_SANDBOX_PATHS"] = str(self._folder)  # where the gates are
         output = self._folder / f"{name}.log"
         with output.open("ab") as file:
             process = subprocess.Popen(
@@ -68,6 +69,7 @@ class Hosts:
 
 @pytest.fixture
 def hosts(tmp_path: Path, redis_url: str, postgres_server: postgres.Server, one_aws: Aws) -> Hosts:
+    tmp_path.chmod(0o755)  # for a sandbox with another user id
     return Hosts(
         tmp_path,
         {
