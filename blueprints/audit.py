@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
 from blueprints.forms import refused
+from blueprints.incoming import whole
 from blueprints.loading import load_membership, load_run
 from services import audit_log, evidence
 from services.audit_log import Filters
@@ -28,7 +29,7 @@ _RUN = "/environments/<environment>/changes/runs/<int:number>"
 def index(organization: str) -> ResponseReturnValue:
     """The events of the organization that match, newest first."""
     membership = load_membership(organization)
-    before, errors, events = request.args.get("before", type=int), {}, []
+    before, errors, events = request.args.get("before", type=whole), {}, []
     try:
         events = audit_log.page(membership, _filters(), before, PAGE + 1)
     except Invalid as error:

@@ -10,9 +10,10 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, current_app, g, make_response, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DataError, OperationalError
 from werkzeug.exceptions import HTTPException
 
+from blueprints import incoming
 from blueprints.loading import is_fragment
 from extensions import db, login_manager
 from services.errors import CodeRejected, Conflict, Forbidden, Invalid, NotFound, SecondFactorNeeded, ServiceAway
@@ -49,6 +50,7 @@ def register(app: Flask) -> None:
     app.register_error_handler(CSRFError, _csrf)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(OperationalError, _database_away)
+    app.register_error_handler(DataError, _not_storable)
     app.register_error_handler(RedisError, _redis_away)
     app.register_error_handler(VaultError, _unreadable)
     app.register_error_handler(BlobUnreadable, _unreadable)
@@ -126,6 +128,13 @@ def _database_away(error: OperationalError) -> Response:
     return _bare(503, "The database does not answer. Nothing was changed; try again in a moment.")
 
 
+def _not_storable(error: DataError) -> Response:
+    # PostgreSQL takes no NUL in text and no number beyond its column: nothing that a page of ours sends.
+    log.warning("request %s: database: %s", g.get("request_id", ""), type(error.orig).__name__)
+    db.session.rollback()
+    return answer(400)
+
+
 def _redis_away(error: RedisError) -> Response:
     log.error("request %s: Redis: %s", g.get("request_id", ""), type(error).__name__)
     db.session.rollback()
@@ -174,7 +183,7 @@ def _sign_in() -> Response:
     if is_fragment():
         response = make_response("", 401)
         # The page that asked, not the fragment; sign-in follows only a path of this server.
-        shown = urlsplit(request.headers.get("HX-Current-URL", ""))
+        shown = incoming.split(request.headers.get("HX-Current-URL", ""))
         onward = shown.path if shown.netloc == request.host else None
         response.headers["HX-Redirect"] = url_for("auth.login", next=onward or None)
         return response

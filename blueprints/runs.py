@@ -21,6 +21,7 @@ from flask_login import decode_cookie, login_required
 from markupsafe import Markup
 
 from blueprints import log_view, polling, run_steps, run_view
+from blueprints.incoming import whole
 from blueprints.loading import here, is_fragment, load_environment, load_run, person
 from blueprints.presentation import asset
 from models import Environment, Run
@@ -86,7 +87,7 @@ def overview(organization: str, environment: str) -> Any:
 @blueprint.get("/changes/runs")
 def index(organization: str, environment: str) -> Any:
     _, found = load_environment(organization, environment)
-    return _list(found, request.args.get("before", type=int))
+    return _list(found, request.args.get("before", type=whole))
 
 
 @blueprint.post("/changes/configurations")
@@ -145,8 +146,8 @@ def status(organization: str, environment: str, number: int) -> Any:
 def log(organization: str, environment: str, number: int, kind: str) -> Any:
     """Lines of a gap, and what is left of it; 204 when there are none."""
     _, run = load_run(organization, environment, number)
-    first, last = (request.args.get(name, 0, type=int) for name in ("first", "last"))
-    count = max(request.args.get("count", log_view.STEP_LINES, type=int), 0)
+    first, last = (request.args.get(name, 0, type=whole) for name in ("first", "last"))
+    count = request.args.get("count", log_view.STEP_LINES, type=whole)
     from_above = request.args.get("from") == "above"
     parts = log_view.fill(run.phase(PhaseKind(kind)), first, last, from_above=from_above, count=count)
     return render_template("runs/_log_parts.html", parts=parts, kind=kind, at=run_steps.address(run)) or ("", 204)
@@ -268,7 +269,7 @@ def _list(environment: Environment, before: int | None, errors: dict[str, str] |
 
 def _queued_already(environment: Environment) -> Response | None:
     """A double click, or another one on a page that is out of date, ends at the run that the first one queued."""
-    seen = request.form.get("seen", type=int)
+    seen = request.form.get("seen", type=whole)
     run = None if seen is None else run_pages.queued_since(environment, person(), seen)
     if run is None:
         return None
