@@ -22,3 +22,15 @@ def outside(child: Child, number: int) -> int:
         except (FileNotFoundError, ProcessLookupError, PermissionError):
             continue
     raise AssertionError(f"There is no process {number} in the sandbox.")
+
+
+def running(argument: str) -> list[int]:
+    """The pids of processes with this argument."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if folder.name.isdigit() and argument.encode() in (folder / "cmdline").read_bytes().split(b"\0"):
+                found.append(int(folder.name))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
