@@ -15,6 +15,7 @@ from blueprints import (
     health,
     links,
     members,
+    oidc,
     organizations,
     presentation,
     runs,
@@ -32,7 +33,7 @@ from blueprints import (
 def register_blueprints(app: Flask) -> None:
     """Register every blueprint, the error pages, the security headers and the template helpers."""
     for module in (
-        auth, sign_ins, second_factor, links, setup, health, organizations, environments, variables, runs, states,
+        auth, sign_ins, second_factor, links, oidc, setup, health, organizations, environments, variables, runs, states,
         tokens, api_states,
     ):  # fmt: skip
         app.register_blueprint(module.blueprint)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import current_user, login_required
 from flask_wtf import FlaskForm
@@ -12,7 +12,7 @@ from blueprints.forms import refused, stripped
 from blueprints.loading import person
 from blueprints.sessions import begin_session, end_session, first_step, safe_path, this_sign_in
 from services import accounts, sign_ins
-from services.errors import Invalid
+from services.errors import Forbidden, Invalid, NotFound
 from services.throttle import Throttled
 
 blueprint = Blueprint("auth", __name__)
@@ -46,6 +46,8 @@ def login() -> ResponseReturnValue:
     form = LoginForm()
     if request.method == "GET":
         return render_template("auth/login.html", form=form, onward=onward)
+    if not current_app.config["LOCKSTEP"].password_sign_in:
+        raise Forbidden("Passwords are switched off here. Sign in with single sign-on. Nobody was signed in.")
     name = form.username.data or ""
     try:
         user = accounts.sign_in(name, form.password.data or "")
@@ -72,6 +74,8 @@ def logout() -> ResponseReturnValue:
 @login_required
 def password() -> ResponseReturnValue:
     """Change the password; every other browser is signed out."""
+    if not person().password_hash or not current_app.config["LOCKSTEP"].password_sign_in:
+        raise NotFound("There is no such page.")
     form, errors = PasswordForm(), {}
     if request.method == "POST":
         try:

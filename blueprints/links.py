@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from flask import Blueprint, Flask, current_app, flash, redirect, render_template, request, session, url_for
 from flask.typing import ResponseReturnValue
@@ -10,15 +11,17 @@ from flask_login import current_user, login_required
 
 from blueprints.forms import refused
 from blueprints.loading import load_membership, person
-from blueprints.sessions import KEPT_LINK, first_step
+from blueprints.sessions import IDENTITY, KEPT_LINK, first_step
 from models import LinkKind, Membership, OneTimeLink
 from policy.permissions import Permission, Role
 from services import access, links, mail, members, second_factor, throttle
 from services.errors import Invalid, NotFound
+from services.single_sign_on import Identity
 from services.throttle import Throttled
 
 blueprint = Blueprint("links", __name__)
 
+_IDENTITY_SECONDS = 1800
 _OWNERS = "Only owners say how people sign in. Nothing was changed."
 
 
@@ -138,7 +141,15 @@ def _link() -> OneTimeLink:
 
 def _opened(link: OneTimeLink, errors: dict[str, str] | None = None) -> str:
     page = "auth/reset.html" if link.kind is LinkKind.PASSWORD_RESET else "auth/invitation.html"
-    return render_template(page, link=link, errors=errors or {}, form=request.form)
+    return render_template(page, link=link, errors=errors or {}, form=request.form, identity=_identity())
+
+
+def _identity() -> Identity | None:
+    """Whom the provider vouched for, not long ago, on the way to this invitation."""
+    kept = session.get(IDENTITY)
+    if not isinstance(kept, dict) or not 0 <= time.time() - kept["at"] <= _IDENTITY_SECONDS:
+        return None
+    return Identity(kept["issuer"], kept["subject"], kept["name"], kept["email"])
 
 
 def _take(link: OneTimeLink) -> ResponseReturnValue:
@@ -151,8 +162,12 @@ def _take(link: OneTimeLink) -> ResponseReturnValue:
             session.pop(KEPT_LINK, None)
             flash(f"You belong to {name} now.", "success")
             return redirect(there, 303)
-        typed = (form.get("name", "").strip(), form.get("email", "").strip(), form.get("password", ""))
-        return first_step(links.sign_up(link, *typed), onward=there, how="invitation")
+        typed, identity = (form.get("name", "").strip(), form.get("email", "").strip()), _identity()
+        if identity is not None:
+            user = links.sign_up_with(link, *typed, identity)
+        else:
+            user = links.sign_up(link, *typed, form.get("password", ""))
+        return first_step(user, onward=there, how="invitation")
     if form.get("password") != form.get("again"):
         raise Invalid("again", "That is not the same as the new password.")
     links.new_password(link, form.get("password", ""))

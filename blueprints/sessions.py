@@ -16,15 +16,17 @@ from models import SignIn, User
 from services import accounts, sign_ins
 
 #: Blueprints whose pages are administration, whatever the method.
-_GUARDED = frozenset({"members", "teams", "access", "tokens", "second_factor", "links", "single_sign_on"})
+_GUARDED = frozenset({"members", "teams", "access", "tokens", "second_factor", "links", "oidc"})
 #: Further views whose POST is.
 _GUARDED_POSTS = frozenset({"environments.settings", "states.upload", "states.rollback", "states.unlock"})
 #: Of the guarded blueprints what people reach who are not signed in, or who have to get through first.
-_OPEN = frozenset({"links.arrive", "links.show", "links.take", "links.forgot", "single_sign_on.go",
-                   "single_sign_on.back", "second_factor.step"})  # fmt: skip
+_OPEN = frozenset({"links.arrive", "links.show", "links.take", "links.forgot", "oidc.go",
+                   "oidc.back", "second_factor.step"})  # fmt: skip
 
 #: Where the secret of a one-time link is kept while its page is open: the browser's own cookie, no address.
 KEPT_LINK = "link"
+#: Where an identity of the provider is kept that belongs to no account yet, beside an invitation.
+IDENTITY = "identity"
 #: Where the first step of signing in is kept, and for how many seconds the second may take.
 _STEP = "step"
 _STEP_SECONDS = 600

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, url_for
+from flask import Blueprint, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
@@ -10,7 +10,7 @@ from blueprints.forms import refused
 from blueprints.loading import person
 from blueprints.sessions import end_session, safe_path, this_sign_in
 from services import accounts, sign_ins
-from services.errors import Invalid
+from services.errors import Forbidden, Invalid
 
 blueprint = Blueprint("sign_ins", __name__, url_prefix="/settings/sessions")
 
@@ -60,14 +60,25 @@ def prove() -> ResponseReturnValue:
     """The password again, before administration; leads back to ``next``."""
     onward, errors = safe_path(request.args.get("next")), {}
     found = this_sign_in()
+    by_password = _has_password()
     if request.method == "POST" and found is not None:
+        if not by_password:
+            raise Forbidden("Passwords are switched off here. Nothing was changed.")
         try:
             accounts.prove(found, request.form.get("password", ""))
         except Invalid as error:
             errors = refused(error)
         else:
             return redirect(onward, 303)
-    return render_template("auth/prove.html", errors=errors, onward=onward), 422 if errors else 200
+    return render_template(
+        "auth/prove.html", errors=errors, onward=onward, by_password=by_password
+    ), 422 if errors else 200
+
+
+def _has_password() -> bool:
+    """Whether the person's password counts; it does for who is not connected with the provider yet."""
+    user = person()
+    return bool(user.password_hash) and (current_app.config["LOCKSTEP"].password_sign_in or user.oidc_subject is None)
 
 
 def _gone() -> ResponseReturnValue:

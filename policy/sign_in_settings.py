@@ -6,7 +6,8 @@ import re
 from dataclasses import dataclass, field
 from urllib.parse import unquote, urlsplit
 
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+#: This machine itself, which needs no TLS.
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _PORTS = {"smtps": 465, "smtp+starttls": 587, "smtp": 25}
 
 
@@ -54,7 +55,7 @@ def mail(url: str | None, sender: str | None, public: str | None) -> Mail | None
     host = found.hostname or ""
     if found.scheme not in _PORTS or not host or found.path.strip("/") or found.query or found.fragment:
         raise ValueError(wrong)
-    if found.scheme == "smtp" and (host not in _LOOPBACK or found.username):
+    if found.scheme == "smtp" and (host not in LOOPBACK or found.username):
         raise ValueError("SMTP_URL without TLS is for a mail server on this machine, without a password.")
     if sender is None or not re.fullmatch(r"[^@\s<>]+@[^@\s<>]+", sender):
         raise ValueError("SMTP_URL needs MAIL_FROM, an e-mail address.")
@@ -71,7 +72,7 @@ def provider(
     if issuer is None:
         return None
     address = urlsplit(issuer)
-    safe = address.scheme == "https" or (address.scheme == "http" and address.hostname in _LOOPBACK)
+    safe = address.scheme == "https" or (address.scheme == "http" and address.hostname in LOOPBACK)
     if not safe or not address.hostname or address.query or address.fragment or address.username:
         raise ValueError("OIDC_ISSUER must be an https:// address.")
     if client_id is None or client_secret is None:

@@ -36,19 +36,21 @@ def create_user(name: str, email: str, password: str) -> User:
     return user
 
 
-def add_user(name: str, email: str, password: str, *about: str) -> User:
+def add_user(name: str, email: str, password: str | None, *about: str) -> User:
     """As :func:`create_user`, without the commit: for use cases that make more than an account.
 
-    ``about`` are further names that the password must not be made of. This comes first in them, because it ends the
-    transaction that is open.
+    ``about`` are further names that the password must not be made of; None instead of a password is for somebody who
+    signs in by single sign-on alone. This comes first in them, because it ends the transaction that is open.
     """
     if not NAME.fullmatch(name):
         raise Invalid("name", "A user name has lower case letters, digits, dots, dashes and underscores, at most 64.")
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or len(email) > 254:
         raise Invalid("email", "That is not an e-mail address.")
-    check_new_password(password, name, email, *about)
+    if password is not None:
+        check_new_password(password, name, email, *about)
     db.session.rollback()
-    user = User(name=name, email=email, password_hash=_hash(password), created_at=clock.now())
+    hashed = _hash(password) if password is not None else ""
+    user = User(name=name, email=email, password_hash=hashed, created_at=clock.now())
     db.session.add(user)
     try:
         db.session.flush()

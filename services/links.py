@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, or_, select, update
 from extensions import db
 from models import LinkKind, Membership, OneTimeLink, Organization, User
 from policy.permissions import Permission, Role
-from services import access, accounts, audit, clock, mail, sign_ins
+from services import access, accounts, audit, clock, mail, sign_ins, single_sign_on
 from services.compare_and_set import won
 from services.errors import Conflict, Forbidden, Invalid, NotFound
 
@@ -150,8 +150,18 @@ def join(link: OneTimeLink, user: User) -> None:
 def sign_up(link: OneTimeLink, name: str, email: str, password: str) -> User:
     """Take an invitation with a new account, and commit. Raises :class:`Invalid`, :class:`NotFound`."""
     organization = link.organization
+    _demand_passwords()
     user = accounts.add_user(name, email, password, organization.name if organization else "")
     _take(link, user)
+    db.session.commit()
+    return user
+
+
+def sign_up_with(link: OneTimeLink, name: str, email: str, identity: single_sign_on.Identity) -> User:
+    """As :func:`sign_up`, for somebody who signs in by single sign-on and has no password here."""
+    user = accounts.add_user(name, email, None)
+    _take(link, user)
+    single_sign_on.bind(user, identity)
     db.session.commit()
     return user
 
@@ -184,12 +194,16 @@ def _make(kind: LinkKind, lifetime: timedelta, by: User | None, **columns: objec
 
 def _make_reset(user: User, by: User | None) -> str:
     """A new one ends those before."""
-    if not current_app.config["LOCKSTEP"].password_sign_in:
-        raise Conflict("Passwords are switched off here. Nothing was changed.")
+    _demand_passwords()
     db.session.execute(
         update(OneTimeLink).where(OneTimeLink.user_id == user.id, *_good()).values(revoked_at=clock.now())
     )
     return _make(LinkKind.PASSWORD_RESET, RESET, by, user_id=user.id)
+
+
+def _demand_passwords() -> None:
+    if not current_app.config["LOCKSTEP"].password_sign_in:
+        raise Conflict("Passwords are switched off here. Nothing was changed.")
 
 
 def _take(link: OneTimeLink, user: User) -> None:
@@ -216,6 +230,8 @@ def _still_meant(link: OneTimeLink) -> bool:
     if link.kind is LinkKind.INVITATION:
         maker = db.session.get(Membership, (link.organization_id, link.created_by_id))
         return maker is not None and maker.role is Role.OWNER
+    if not current_app.config["LOCKSTEP"].password_sign_in:
+        return False
     by_owner = link.created_by_id is not None and link.user_id is not None
     return not by_owner or _owns_all_of(link.created_by_id or 0, link.user_id or 0)
 
