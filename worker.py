@@ -18,7 +18,7 @@ from rq.serializers import JSONSerializer
 import services.execution.job  # noqa: F401  (imported before the fork, so that each phase starts at once)
 from app import create_app
 from services import queue
-from services.execution import host, reconcile, release
+from services.execution import host, reconcile, release, terraform
 from services.storage import key_check
 
 
@@ -30,6 +30,9 @@ def main() -> None:
     logging.basicConfig(
         level=config.log_level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr
     )
+    walls = terraform.walls(config.terraform_sandbox)  # tried once here, known to every phase that is forked
+    if walls.bwrap is None:
+        logging.getLogger(__name__).warning("terraform runs without a sandbox: %s", walls.why)
     with app.app_context():
         try:
             key_check.prove()

@@ -15,7 +15,7 @@ from blueprints.loading import here, load_environment, load_membership
 from models import Environment, Membership
 from policy.mfa import MfaLevel
 from policy.permissions import Permission
-from services import environments, members, variables
+from services import environments, members, sandbox_notice, variables
 from services.access import require
 from services.errors import Invalid
 
@@ -138,6 +138,7 @@ def _page(
         reason=reason,
         missing=resolved.missing_for_mfa,
         owners=members.owners(membership.organization),
+        no_sandbox=sandbox_notice.missing(),
     )
     return page, 422 if errors else 200
 
