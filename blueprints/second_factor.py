@@ -77,9 +77,10 @@ def codes() -> ResponseReturnValue:
 @blueprint.post("/settings/second-factor/off")
 @login_required
 def turn_off() -> ResponseReturnValue:
-    """Turn it off, with password and code."""
+    """Turn it off, with the password, where there is one, and a code."""
     try:
-        accounts.check_own_password(person(), request.form.get("password", ""))
+        if person().password_hash:  # who has none proved lately by single sign-on that it is them
+            accounts.check_own_password(person(), request.form.get("password", ""))
         second_factor.turn_off(person(), request.form.get("code", ""))
     except Invalid as error:
         return _page(errors={f"off_{error.field}": str(error)}), 422

@@ -27,8 +27,8 @@ CODES = 10
 _CODE_LENGTH = 10
 _ALPHABET = "abcdefghjkmnpqrstuvwxyz234567890"  # no i, l, o, 1
 _STEP = 30
-#: A code of 50 random bits needs less work against guessing than a password.
-_METHOD = "scrypt:16384:8:1"
+#: Ten are tried at a sign-in; behind 50 random bits a hundredth of the work that a password needs is plenty.
+_METHOD = "scrypt:2048:8:1"
 WRONG = "That code is not right, or it was used before. Nothing was changed."
 
 

@@ -180,6 +180,15 @@ def test_turning_it_off_takes_password_and_code(app: Flask, alice: Client, anony
     assert codes
 
 
+def test_who_has_no_password_turns_it_off_with_a_code(app: Flask, alice: Client) -> None:
+    device, _ = enrol(app, "alice")
+    with app.app_context():
+        factories.person("alice").password_hash = ""
+        db.session.commit()
+    assert alice.submit("/settings/second-factor/off", {"code": "12345x"}).status_code == 422
+    assert alice.submit("/settings/second-factor/off", {"code": code(device)}).status_code == 303
+
+
 def test_new_recovery_codes_end_the_former(app: Flask, alice: Client) -> None:
     device, codes = enrol(app, "alice")
     answer = alice.submit("/settings/second-factor/codes", {"code": code(device)})
