@@ -13,9 +13,9 @@ from werkzeug.middleware.proxy_fix import ProxyFix
 import cli
 import config as settings
 import models  # noqa: F401  (registers every table)
-from blueprints import register_blueprints
+from blueprints import incoming, register_blueprints, sessions
 from extensions import csrf, db, htmx, login_manager
-from services import accounts, queue
+from services import queue
 from services.storage import sqlite
 
 
@@ -71,6 +71,8 @@ def create_app(config: settings.Config | None = None, *, migrations: bool = True
     )
     app.config.update(overrides)
     app.session_interface = _Sessions()
+    app.url_map.converters["int"] = incoming.Number
+    app.url_value_preprocessor(lambda *_: incoming.bound())
     logging.getLogger().setLevel(config.log_level)
     if config.trusted_proxies:
         n = config.trusted_proxies
@@ -80,9 +82,10 @@ def create_app(config: settings.Config | None = None, *, migrations: bool = True
         _init_migrations(app)
     login_manager.init_app(app)
     login_manager.session_protection = "strong"
-    login_manager.user_loader(accounts.load_session)
+    login_manager.user_loader(sessions.load)
     csrf.init_app(app)
     htmx.init_app(app)
+    app.request_class = incoming.Request
     app.extensions["lockstep-redis"] = queue.connect(config.redis_url)
     with app.app_context():
         sqlite.install(db.engine)

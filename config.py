@@ -1,7 +1,8 @@
 """Every setting of Lockstep, typed, read once from the environment.
 
 Each setting ``NAME`` may also be given as ``NAME_FILE``, a path whose content is the value (for secrets kept out
-of the environment). Values that make no sense stop the start with one sentence: :class:`ConfigurationError`.
+of the environment), and a secret one as a credential of systemd (a file ``name`` in ``$CREDENTIALS_DIRECTORY``).
+Values that make no sense stop the start with one sentence: :class:`ConfigurationError`.
 docs/CONFIGURATION.md lists them for operators; a test compares it with :data:`SETTINGS`.
 """
 
@@ -15,8 +16,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
+from policy import sign_in_settings
+from policy.sign_in_settings import Mail, Provider
 from services.storage.vault import Vault, VaultKeyError, generate_key
 
 VERSION = "0.1.0"
@@ -50,6 +54,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("BLOB_STORE_REGION", "the AWS SDK's", "Region of the bucket."),
     Setting("REDIS_URL", "a private Redis in the data folder", "`redis://…` or `unix://…` of your own Redis.", True),
     Setting("TERRAFORM_BIN", "`terraform` or `tofu` on PATH, else the bundled one", "Path of the terraform to run."),
+    Setting("TERRAFORM_SANDBOX", "auto", "`bwrap`: terraform runs inside bubblewrap or not at all; `none`: never."),
+    Setting("TERRAFORM_SANDBOX_PATHS", "none", "Further paths that a run can read, separated by colons."),
     Setting("SECRET_KEY", "made on the first start", "Signs session cookies and forms.", True),
     Setting("ENCRYPTION_KEYS", "made on the first start", "Keys of the vault, newest first, with commas.", True),
     Setting("WEB_PROCESSES", "2", "gunicorn processes."),
@@ -62,6 +68,14 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("LOG_KEEP_RUNS", "0", "How many runs of an environment keep their logs; 0 for all of them."),
     Setting("TRUSTED_HOSTS", "any", "Host names, separated by commas, that requests may name."),
     Setting("TRUSTED_PROXIES", "0", "How many reverse proxies in front set X-Forwarded-…"),
+    Setting("PUBLIC_URL", "none", "Address that people reach Lockstep at, `https://host`, for links in mails."),
+    Setting("SMTP_URL", "none", "Mail server: `smtps://…` or `smtp+starttls://user:password@host:port`.", True),
+    Setting("MAIL_FROM", "none", "Sender of mails."),
+    Setting("OIDC_ISSUER", "none", "Provider of single sign-on (OpenID Connect), `https://…`."),
+    Setting("OIDC_CLIENT_ID", "none", "What the provider knows Lockstep as."),
+    Setting("OIDC_CLIENT_SECRET", "none", "The secret that goes with it.", True),
+    Setting("OIDC_NAME", "single sign-on", "Name of the provider on the sign-in page."),
+    Setting("PASSWORD_SIGN_IN", "on", "`off` leaves single sign-on alone."),
     Setting("MAX_ARCHIVE_MB", "50", "Largest configuration upload, packed, in MiB."),
     Setting("MAX_UNPACKED_MB", "250", "Largest configuration, unpacked, in MiB."),
     Setting("MAX_ARCHIVE_FILES", "20000", "Most files and folders in a configuration."),
@@ -81,6 +95,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("SSL_CERT_DIR", "the system's", "See SSL_CERT_FILE.", passed=True),
 )  # fmt: skip
 
+SECRET_SETTINGS = frozenset(setting.name for setting in SETTINGS if setting.secret)
+
 #: Settings that a terraform child receives as they are; services/execution/environ.py takes a second look.
 OPERATOR_PASSTHROUGH = tuple(setting.name for setting in SETTINGS if setting.passed)
 
@@ -90,7 +106,10 @@ _SERVICE_ENDPOINT = re.compile(r"(AWS_ENDPOINT_URL_[A-Z0-9_]+?)(_FILE)?")
 
 @dataclass(frozen=True)
 class Config:
-    """The settings in force. ``repr`` shows no secret. ``kept_secrets`` are those that the data folder holds."""
+    """The settings in force. ``repr`` shows no secret. ``kept_secrets`` are those that the data folder holds.
+
+    ``own_secrets`` are the values of the secret settings, to be hidden wherever they turn up.
+    """
 
     home: Path
     host: str
@@ -101,8 +120,11 @@ class Config:
     blob_store_endpoint: str | None
     blob_store_region: str | None
     terraform_bin: str | None
+    terraform_sandbox: str
+    sandbox_paths: tuple[Path, ...]
     secret_key: str = field(repr=False)
     kept_secrets: tuple[str, ...]
+    own_secrets: tuple[str, ...] = field(repr=False)
     vault: Vault = field(repr=False)
     web_processes: int
     web_threads: int
@@ -114,6 +136,10 @@ class Config:
     log_keep_runs: int
     trusted_hosts: tuple[str, ...]
     trusted_proxies: int
+    public_url: str | None
+    mail: Mail | None = field(repr=False)
+    provider: Provider | None
+    password_sign_in: bool
     max_archive_bytes: int
     max_unpacked_bytes: int
     max_archive_files: int
@@ -162,6 +188,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         vault = Vault.from_text(keys)
     except VaultKeyError as error:
         raise ConfigurationError(f"ENCRYPTION_KEYS: {error}") from None
+    secret_key = get("SECRET_KEY") or _kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(48))
     level = (get("LOG_LEVEL") or "INFO").upper()
     if level not in ("DEBUG", "INFO", "WARNING", "ERROR"):
         raise ConfigurationError("LOG_LEVEL must be DEBUG, INFO, WARNING or ERROR.")
@@ -175,8 +202,11 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         blob_store_endpoint=_endpoint(get("BLOB_STORE_ENDPOINT")),
         blob_store_region=get("BLOB_STORE_REGION"),
         terraform_bin=get("TERRAFORM_BIN"),
-        secret_key=get("SECRET_KEY") or _kept_secret(home / "secret_key", lambda: secrets.token_urlsafe(48)),
+        terraform_sandbox=_sandbox(get("TERRAFORM_SANDBOX")),
+        sandbox_paths=_sandbox_paths(get("TERRAFORM_SANDBOX_PATHS"), home),
+        secret_key=secret_key,
         kept_secrets=tuple(name for name in ("SECRET_KEY", "ENCRYPTION_KEYS") if not get(name)),
+        own_secrets=_own_secrets(get, secret_key, keys),
         vault=vault,
         web_processes=_number(get, "WEB_PROCESSES", 2, 1, 64),
         web_threads=_number(get, "WEB_THREADS", 8, 1, 256),
@@ -188,6 +218,7 @@ def load(environ: Mapping[str, str] | None = None) -> Config:
         log_keep_runs=_number(get, "LOG_KEEP_RUNS", 0, 0, 1000000),
         trusted_hosts=tuple(h.strip() for h in (get("TRUSTED_HOSTS") or "").split(",") if h.strip()),
         trusted_proxies=_number(get, "TRUSTED_PROXIES", 0, 0, 10),
+        **_sign_in(get),
         max_archive_bytes=_number(get, "MAX_ARCHIVE_MB", 50, 1, 1024) << 20,
         max_unpacked_bytes=_number(get, "MAX_UNPACKED_MB", 250, 1, 10240) << 20,
         max_archive_files=_number(get, "MAX_ARCHIVE_FILES", 20000, 1, 1000000),
@@ -211,13 +242,34 @@ def _reader(env: Mapping[str, str]) -> Reader:
         if path and env.get(name):
             raise ConfigurationError(f"Set {name} or {name}_FILE, not both.")
         if path:
-            try:
-                return Path(path).read_text().strip() or None
-            except OSError as error:
-                raise ConfigurationError(f"{name}_FILE {path} cannot be read: {error.strerror}.") from None
-        return env.get(name) or None
+            return _content(Path(path), f"{name}_FILE {path}")
+        return env.get(name) or _credential(env, name)
 
     return get
+
+
+def _content(path: Path, what: str) -> str | None:
+    try:
+        return path.read_text().strip() or None
+    except OSError as error:
+        raise ConfigurationError(f"{what} cannot be read: {error.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{what} is not text.") from None
+
+
+def _credential(env: Mapping[str, str], name: str) -> str | None:
+    """A secret setting from systemd (systemd.exec(5), "Credentials"), where nothing else gives it."""
+    folder = env.get("CREDENTIALS_DIRECTORY")
+    if not folder or name not in SECRET_SETTINGS:
+        return None
+    path = Path(folder) / name.lower()
+    return _content(path, f"The credential {path}") if path.exists() else None
+
+
+def _own_secrets(get: Reader, secret_key: str, keys: str) -> tuple[str, ...]:
+    # The passwords within addresses are looked for by whoever hides them; the rest of an address is no secret.
+    others = (get(name) or "" for name in SECRET_SETTINGS if not name.endswith("_URL"))
+    return tuple(dict.fromkeys(text for text in (secret_key, *keys.split(","), *others) if text.strip()))
 
 
 def _number(get: Reader, name: str, default: int, least: int, most: int) -> int:
@@ -261,6 +313,32 @@ def _blob_store(address: str | None) -> str | None:
     return address.rstrip("/")
 
 
+def _sandbox(text: str | None) -> str:
+    if text not in (None, "auto", "bwrap", "none"):
+        raise ConfigurationError("TERRAFORM_SANDBOX must be auto, bwrap or none.")
+    return text or "auto"
+
+
+def _sandbox_paths(text: str | None, home: Path) -> tuple[Path, ...]:
+    paths = tuple(Path(path) for path in (text or "").split(":") if path)
+    if any(not path.is_absolute() or path == Path("/") or path.resolve().is_relative_to(home) for path in paths):
+        raise ConfigurationError("TERRAFORM_SANDBOX_PATHS must be absolute paths outside of the data folder, not /.")
+    return paths
+
+
+def _sign_in(get: Reader) -> dict[str, Any]:
+    """The settings of mail and single sign-on, which hang together."""
+    names = (get("OIDC_CLIENT_ID"), get("OIDC_CLIENT_SECRET"), get("OIDC_NAME"))
+    try:
+        public = sign_in_settings.public_url(get("PUBLIC_URL"))
+        provider = sign_in_settings.provider(get("OIDC_ISSUER"), *names, public)
+        mail = sign_in_settings.mail(get("SMTP_URL"), get("MAIL_FROM"), public)
+        password = sign_in_settings.password_sign_in(get("PASSWORD_SIGN_IN"), provider)
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
+    return {"public_url": public, "mail": mail, "provider": provider, "password_sign_in": password}
+
+
 def _endpoint(url: str | None) -> str | None:
     if url is not None and not re.fullmatch(r"https?://[^/\s?#@]+(/[^\s?#]*)?", url):
         raise ConfigurationError("BLOB_STORE_ENDPOINT must start with http:// or https:// and hold no password.")
@@ -279,7 +357,7 @@ def _kept_secret(path: Path, make: Callable[[], str]) -> str:
             pass
         finally:
             os.unlink(temporary)
-    text = path.read_text().strip()
+    text = _content(path, str(path))
     if not text:
         raise ConfigurationError(f"{path} is empty. Restore it from a backup; without it nothing stored can be read.")
     return text

@@ -21,7 +21,8 @@ import services.execution.job  # noqa: F401  (imported before the fork, so that 
 from app import create_app
 from extensions import db
 from services import queue
-from services.execution import host, reconcile, release, warm
+from services.execution import host, reconcile, release, terraform, warm
+from services.storage import key_check
 
 
 def main() -> None:
@@ -35,7 +36,15 @@ def load() -> Flask:
     app = create_app(migrations=False)
     level = app.config["LOCKSTEP"].log_level
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    config = app.config["LOCKSTEP"]
+    walls = terraform.walls(config.terraform_sandbox)  # tried once here, known to every phase that is forked
+    if walls.bwrap is None:
+        logging.getLogger(__name__).warning("terraform runs without a sandbox: %s", walls.why)
     with app.app_context():
+        try:
+            key_check.prove()
+        except key_check.WrongKeys as error:
+            sys.exit(f"Lockstep cannot start: {error}")
         warm.warm_up()
         db.engine.dispose()
     # What is here now stays: a collection in a child would touch it all, and so copy its pages.

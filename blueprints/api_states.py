@@ -18,12 +18,13 @@ from werkzeug.exceptions import RequestEntityTooLarge
 from extensions import csrf, db
 from models import ApiToken, Environment, Membership, TokenScope
 from policy.state_file import NotAState
-from services import environments, organizations, state_downloads, state_locks, state_writes, tokens
-from services.errors import Conflict, Forbidden, LockstepError, NotFound
+from services import environments, organizations, state_downloads, state_locks, state_writes, throttle, tokens
+from services.errors import Conflict, Forbidden, LockstepError, NotFound, SecondFactorNeeded
 from services.state_locks import BadLock, Locked
 from services.states import StaleState
 from services.storage.blobs import BlobUnreadable
 from services.storage.sqlite import read_only
+from services.throttle import Throttled
 
 log = logging.getLogger(__name__)
 
@@ -84,6 +85,15 @@ def _authenticate() -> ResponseReturnValue | None:
     name, password = (given.username, given.password) if given is not None and given.type == "basic" else ("", "")
     token = tokens.recognize(name or "", password or "")
     if token is None:
+        db.session.rollback()
+        read_only.set(False)
+        try:
+            throttle.take(throttle.of_address("token"))
+        except Throttled as error:
+            # A good token is let in all the same: there is nothing to guess, so nobody behind the address is kept out.
+            answer = _text(429, str(error))
+            answer.headers["Retry-After"] = str(error.waiting)
+            return answer
         # Not into the audit log, which would grow with every guess; and what was sent is not told.
         log.warning("request %s: a token was refused, from %s", g.get("request_id", ""), request.remote_addr)
         answer = _text(401, "Give your user name, and a personal API token of yours as the password.")
@@ -149,6 +159,7 @@ def _sentence(error: LockstepError | NotAState) -> Response:
     statuses: dict[type[Exception], int] = {
         NotFound: 404,
         Forbidden: 403,
+        SecondFactorNeeded: 403,
         StaleState: 409,
         Conflict: 409,
         BadLock: 400,

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, flash, redirect, render_template, request, session, url_for
+from flask import Blueprint, current_app, flash, redirect, render_template, request, url_for
 from flask.typing import ResponseReturnValue
-from flask_login import current_user, login_required, logout_user
+from flask_login import current_user, login_required
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, PasswordField, StringField
 
 from blueprints.forms import refused, stripped
 from blueprints.loading import person
-from blueprints.sessions import begin_session
-from services import accounts
-from services.errors import Invalid
+from blueprints.sessions import begin_session, end_session, first_step, safe_path, this_sign_in
+from services import accounts, sign_ins
+from services.errors import Forbidden, Invalid, NotFound
+from services.throttle import Throttled
 
 blueprint = Blueprint("auth", __name__)
 
@@ -45,23 +46,26 @@ def login() -> ResponseReturnValue:
     form = LoginForm()
     if request.method == "GET":
         return render_template("auth/login.html", form=form, onward=onward)
+    if not current_app.config["LOCKSTEP"].password_sign_in:
+        raise Forbidden("Passwords are switched off here. Sign in with single sign-on. Nobody was signed in.")
     name = form.username.data or ""
-    user = accounts.authenticate(name, form.password.data or "")
-    accounts.record_sign_in(user, name)
+    try:
+        user = accounts.sign_in(name, form.password.data or "")
+    except Throttled as error:
+        page = render_template("auth/login.html", form=form, onward=onward, error=str(error))
+        return page, 429, {"Retry-After": str(error.waiting)}
     if user is None:
         return render_template("auth/login.html", form=form, onward=onward, error=NO_MATCH), 422
-    begin_session(user, remember=form.remember.data)
-    return redirect(onward, 303)
+    return first_step(user, onward=onward, remember=form.remember.data)
 
 
 @blueprint.post("/logout")
 def logout() -> ResponseReturnValue:
     """Sign out here; other browsers stay signed in."""
-    logout_user()
-    forget = session.get("_remember")  # Flask-Login deletes its own cookie when it sees this
-    session.clear()
-    if forget:
-        session["_remember"] = forget
+    found = this_sign_in()
+    if found is not None:
+        sign_ins.end(person(), found.id, "session.sign_out")
+    end_session()
     flash("You are signed out.", "success")
     return redirect(url_for("auth.login"), 303)
 
@@ -70,6 +74,8 @@ def logout() -> ResponseReturnValue:
 @login_required
 def password() -> ResponseReturnValue:
     """Change the password; every other browser is signed out."""
+    if not person().password_hash or not current_app.config["LOCKSTEP"].password_sign_in:
+        raise NotFound("There is no such page.")
     form, errors = PasswordForm(), {}
     if request.method == "POST":
         try:
@@ -87,15 +93,4 @@ def _change(form: PasswordForm) -> None:
         raise Invalid("again", "That is not the same as the new password.")
     user, remembered = person(), "lockstep_remember" in request.cookies
     accounts.change_password(user, form.current.data or "", form.password.data or "")
-    begin_session(user, remember=remembered)
-
-
-def safe_path(path: str | None) -> str:
-    """``path`` when it leads to a page of this site, else the start page.
-
-    Browsers read two slashes, or a slash and a backslash, as the start of another site's name,
-    and drop tabs and line breaks inside an address.
-    """
-    if path and path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable() and "\\" not in path:
-        return path
-    return url_for("organizations.index")
+    begin_session(user, remember=remembered, how="")

@@ -11,11 +11,11 @@ from wtforms import IntegerField, SelectField, StringField
 from wtforms.validators import InputRequired
 
 from blueprints.forms import problems, refused, stripped
-from blueprints.loading import load_environment, load_membership
+from blueprints.loading import here, load_environment, load_membership
 from models import Environment, Membership
 from policy.mfa import MfaLevel
 from policy.permissions import Permission
-from services import environments, members, variables
+from services import environments, members, sandbox_notice, variables
 from services.access import require
 from services.errors import Invalid
 
@@ -42,7 +42,14 @@ class NewForm(FlaskForm):
     description = StringField(filters=[stripped])
 
 
-class SettingsForm(FlaskForm):
+class AdminForm(FlaskForm):
+    """What an admin of the environment can change."""
+
+    terraform_directory = StringField(filters=[stripped])
+    description = StringField(filters=[stripped])
+
+
+class SettingsForm(AdminForm):
     """What an owner can change."""
 
     mfa_level = SelectField(
@@ -51,8 +58,6 @@ class SettingsForm(FlaskForm):
         validators=[InputRequired("Choose one of the three.")],
     )
     session_minutes = MinutesField(validators=[InputRequired(_MINUTES)])
-    terraform_directory = StringField(filters=[stripped])
-    description = StringField(filters=[stripped])
 
 
 @blueprint.route("/new", methods=["GET", "POST"])
@@ -76,12 +81,12 @@ def new(organization: str) -> ResponseReturnValue:
 @blueprint.route("/<environment>/settings", methods=["GET", "POST"])
 @login_required
 def settings(organization: str, environment: str) -> ResponseReturnValue:
-    """The settings; owners change them, members read them."""
+    """The settings; owners change them, admins all but the gate, others read them."""
     membership, found = load_environment(organization, environment)
     if request.method == "GET":
         return _page(membership, found, _filled(found))
-    require(membership, Permission.SET_MFA_LEVEL, "Only owners of the organization can change these settings.")
-    form = SettingsForm()
+    require(membership, Permission.EDIT_SETTINGS, "Only admins of this environment can change its settings.", found)
+    form = _asked()
     if not form.validate():
         return _page(membership, found, form, problems(form))
     try:
@@ -120,12 +125,12 @@ def unlock(organization: str, environment: str) -> ResponseReturnValue:
 def _page(
     membership: Membership,
     environment: Environment,
-    form: SettingsForm,
+    form: AdminForm,
     errors: dict[str, str] | None = None,
     reason: str = "",
 ) -> ResponseReturnValue:
     resolved = variables.resolve(membership.user, membership.organization, environment)
-    template = "settings" if membership.may(Permission.SET_MFA_LEVEL) else "settings_read_only"
+    template = "settings" if here().may(Permission.EDIT_SETTINGS) else "settings_read_only"
     page = render_template(
         f"environments/{template}.html",
         form=form,
@@ -133,6 +138,7 @@ def _page(
         reason=reason,
         missing=resolved.missing_for_mfa,
         owners=members.owners(membership.organization),
+        no_sandbox=sandbox_notice.missing(),
     )
     return page, 422 if errors else 200
 
@@ -147,10 +153,16 @@ def _filled(environment: Environment) -> SettingsForm:
     )
 
 
-def _wanted(form: SettingsForm) -> environments.Settings:
+def _asked() -> AdminForm:
+    """With the gate where it was sent: an admin's form has no fields for it, and the service refuses what is sent."""
+    return SettingsForm() if {"mfa_level", "session_minutes"} & set(request.form) else AdminForm()
+
+
+def _wanted(form: AdminForm) -> environments.Settings:
+    gate = form if isinstance(form, SettingsForm) else None
     return environments.Settings(
-        mfa_level=form.mfa_level.data,
-        session_seconds=form.session_minutes.data * 60,
+        mfa_level=gate.mfa_level.data if gate else None,
+        session_seconds=gate.session_minutes.data * 60 if gate else None,
         description=form.description.data or "",
         terraform_directory=form.terraform_directory.data or "",
     )

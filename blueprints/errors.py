@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import cast
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, make_response, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import OperationalError
-from werkzeug.exceptions import HTTPException
+from sqlalchemy.exc import DataError, OperationalError
+from werkzeug.exceptions import HTTPException, SecurityError
 
+from blueprints import incoming
 from blueprints.loading import is_fragment
 from extensions import db, login_manager
-from services.errors import CodeRejected, Conflict, Forbidden, Invalid, NotFound, ServiceAway
+from services.errors import CodeRejected, Conflict, Forbidden, Invalid, NotFound, SecondFactorNeeded, ServiceAway
+from services.single_sign_on import SignOnFailed
 from services.storage.blobs import BlobUnreadable
 from services.storage.vault import VaultError
+from services.throttle import Throttled
 
 log = logging.getLogger(__name__)
 
@@ -42,10 +44,14 @@ def register(app: Flask) -> None:
     """Install the handlers."""
     for error, status in ((NotFound, 404), (Forbidden, 403), (Conflict, 409), (Invalid, 422), (ServiceAway, 503)):
         app.register_error_handler(error, _handler(status))
+    app.register_error_handler(SignOnFailed, _handler(403))
     app.register_error_handler(CodeRejected, lambda error: answer(error.status, str(error)))
+    app.register_error_handler(Throttled, _throttled)
+    app.register_error_handler(SecondFactorNeeded, _second_factor)
     app.register_error_handler(CSRFError, _csrf)
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(OperationalError, _database_away)
+    app.register_error_handler(DataError, _not_storable)
     app.register_error_handler(RedisError, _redis_away)
     app.register_error_handler(VaultError, _unreadable)
     app.register_error_handler(BlobUnreadable, _unreadable)
@@ -83,11 +89,31 @@ def _handler(status: int) -> Callable[[Exception], Response]:
 
 
 def _http(error: HTTPException) -> Response | HTTPException:
+    if isinstance(error, SecurityError):  # a host that is not served: no page can be made, for it links to the host
+        return Response("Lockstep does not answer under this name. See TRUSTED_HOSTS.\n", 400, mimetype="text/plain")
     if error.code is None or error.code < 400:
         return error
     db.session.rollback()
     status = error.code if error.code in _SENTENCES else (500 if error.code >= 500 else 400)
     return answer(status)
+
+
+def _second_factor(_error: SecondFactorNeeded) -> Response:
+    """Led to where it is set up, whose page says which organization requires it."""
+    db.session.rollback()
+    there = url_for("second_factor.show")
+    if is_fragment():
+        response = make_response("", 403)
+        response.headers["HX-Redirect"] = there
+        return response
+    return cast(Response, redirect(there, 303))
+
+
+def _throttled(error: Throttled) -> Response:
+    db.session.rollback()
+    response = answer(429, str(error))
+    response.headers["Retry-After"] = str(error.waiting)
+    return response
 
 
 def _csrf(error: CSRFError) -> Response:
@@ -103,6 +129,13 @@ def _database_away(error: OperationalError) -> Response:
     except OperationalError:
         db.session.close()
     return _bare(503, "The database does not answer. Nothing was changed; try again in a moment.")
+
+
+def _not_storable(error: DataError) -> Response:
+    # PostgreSQL takes no NUL in text and no number beyond its column: nothing that a page of ours sends.
+    log.warning("request %s: database: %s", g.get("request_id", ""), type(error.orig).__name__)
+    db.session.rollback()
+    return answer(400)
 
 
 def _redis_away(error: RedisError) -> Response:
@@ -153,7 +186,7 @@ def _sign_in() -> Response:
     if is_fragment():
         response = make_response("", 401)
         # The page that asked, not the fragment; sign-in follows only a path of this server.
-        shown = urlsplit(request.headers.get("HX-Current-URL", ""))
+        shown = incoming.split(request.headers.get("HX-Current-URL", ""))
         onward = shown.path if shown.netloc == request.host else None
         response.headers["HX-Redirect"] = url_for("auth.login", next=onward or None)
         return response

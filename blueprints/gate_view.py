@@ -11,13 +11,14 @@ from flask import current_app
 from blueprints import effective
 from blueprints.run_steps import failed, minutes_left
 from config import Config
-from models import Membership, MfaAttempt, Phase, PhaseStatus, Run
+from models import MfaAttempt, Phase, PhaseStatus, Run
 from policy import lifecycle, mfa, sts_answers
 from policy.lifecycle import CancelReason, RunStatus
 from policy.mfa import PhaseKind
 from policy.permissions import Permission
 from policy.sts_answers import Answer
 from services import clock, holds, queue, run_pages, runs
+from services.access import Authority
 from services.errors import CodeRejected
 from services.variables import Resolved
 
@@ -75,7 +76,7 @@ class GateView:
     """
 
     run: Run
-    membership: Membership
+    authority: Authority
     kind: PhaseKind
     attempts: Sequence[MfaAttempt]
     values: Resolved | None
@@ -95,7 +96,7 @@ class GateView:
 
     @property
     def may_write(self) -> bool:
-        return self.membership.may(Permission.WRITE)
+        return self.authority.may(Permission.WRITE)
 
     @property
     def may_discard(self) -> bool:
@@ -118,16 +119,16 @@ class GateView:
 
     @property
     def may_force(self) -> bool:
-        owner = self.membership.may(Permission.FORCE)
+        admin = self.authority.may(Permission.FORCE)
         asked = self.run.cancel_requested_at
-        return owner and lifecycle.can_force(self.run.status, asked, clock.now(), _config().force_after)
+        return admin and lifecycle.can_force(self.run.status, asked, clock.now(), _config().force_after)
 
     @property
     def force_later(self) -> str:
         """What can be done about a terraform that does not stop, when not now or not by this person."""
         seconds = int(_config().force_after.total_seconds())
         after = f" after {seconds // 60} min" if seconds >= 60 else f" after {seconds} s" if seconds else ""
-        return f"an owner can force it to end{after}"
+        return f"an admin can force it to end{after}"
 
     @property
     def cancel_words(self) -> str:
@@ -228,7 +229,7 @@ class GateView:
         Times are not in it, nor what other people tried: a card with a half-typed code stays as it is. Their
         refusals still turn the lock in the header red.
         """
-        mine = [attempt.id for attempt in self.attempts if attempt.user_id == self.membership.user_id]
+        mine = [attempt.id for attempt in self.attempts if attempt.user_id == self.authority.user_id]
         environment = self.run.environment
         return (
             self.run.status,
@@ -251,7 +252,7 @@ class GateView:
 
 
 def build(
-    membership: Membership,
+    authority: Authority,
     run: Run,
     attempts: dict[PhaseKind, list[MfaAttempt]],
     rejected: CodeRejected | None = None,
@@ -260,12 +261,12 @@ def build(
     kind = run.status.awaited_phase or _phase_at(run)
     waits = run.status is RunStatus.PENDING or run.status.awaited_phase is not None
     values, asks = None, False
-    if run.status.awaited_phase is not None and membership.may(Permission.WRITE):
+    if run.status.awaited_phase is not None and authority.may(Permission.WRITE):
         asks = True
-        values = effective.values(membership.user, run.environment.organization, run.environment)
+        values = effective.values(authority.user, run.environment.organization, run.environment)
     return GateView(
         run=run,
-        membership=membership,
+        authority=authority,
         kind=kind,
         attempts=attempts[kind],
         values=values,

@@ -10,6 +10,7 @@ from htmx_flask import request
 
 from models import Environment, Membership, Run, User
 from services import environments, organizations, runs
+from services.access import Authority
 
 
 def person() -> User:
@@ -24,10 +25,19 @@ def load_membership(organization: str) -> Membership:
 
 
 def load_environment(organization: str, environment: str) -> tuple[Membership, Environment]:
-    """Membership and environment of the address. Kept in ``g.environment`` for the layout."""
+    """Membership and environment of the address; NotFound for who has no access to it.
+
+    Kept in ``g.environment`` for the layout, and what the person may do there in ``g.authority``.
+    """
     membership = load_membership(organization)
-    g.environment = environments.environment(membership, environment)
-    return membership, g.environment
+    g.authority = environments.enter(membership, environment)
+    g.environment = g.authority.environment
+    return membership, g.authority.environment
+
+
+def here() -> Authority:
+    """What the person may do in the environment of the address, after it was loaded."""
+    return cast(Authority, g.authority)
 
 
 def load_run(organization: str, environment: str, number: int) -> tuple[Membership, Run]:

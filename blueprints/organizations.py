@@ -28,7 +28,7 @@ def index() -> ResponseReturnValue:
     memberships = organizations.memberships(person())
     if len(memberships) == 1:
         return redirect(url_for("organizations.environments", organization=memberships[0].organization.name))
-    counts = {m.organization_id: len(environment_service.environments(m.organization)) for m in memberships}
+    counts = {m.organization_id: len(environment_service.environments(m)) for m in memberships}
     return render_template("organizations/index.html", memberships=memberships, counts=counts)
 
 
@@ -37,7 +37,7 @@ def index() -> ResponseReturnValue:
 def environments(organization: str) -> ResponseReturnValue:
     """The organization's environments with their latest runs, or the first steps."""
     membership = load_membership(organization)
-    found = environment_service.environments(membership.organization)
+    found = environment_service.environments(membership)
     if not found:
         return _first_steps(membership)
     newest = runs.newest(found)

@@ -14,7 +14,7 @@ from flask import current_app, g, request, session
 
 from blueprints import log_view
 from extensions import login_manager
-from services import pulse
+from services import pulse, sign_ins
 from services.pulse import Pulse
 
 #: Seconds after which a stamp is not enough: then every part is looked at anew, in case something else changed it.
@@ -45,12 +45,11 @@ def fresh(found: Pulse) -> bool:
     return digest == found.stamp and second.isdecimal() and 0 <= time.time() - int(second) <= LOOK_AGAIN
 
 
-def _who() -> tuple[int, int] | None:
-    """User and epoch of a session that Flask-Login would take as it is; None for all others, which it looks at."""
-    number, _, epoch = str(session.get("_user_id", "")).partition(".")
+def _who() -> tuple[int, int, str] | None:
+    """Whose session it is, where Flask-Login would take it as it is; None for all others, which it looks at."""
     # What "strong" session protection compares.
     same = session.get("_id") == login_manager._session_identifier_generator()
-    return (int(number), int(epoch)) if same and number.isdecimal() and epoch.isdecimal() else None
+    return sign_ins.parse(str(session.get("_user_id", ""))) if same else None
 
 
 def _logs(found: Pulse, names: dict[str, Any]) -> Any:

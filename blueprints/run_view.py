@@ -17,13 +17,14 @@ from blueprints import gate_view, log_view, polling, run_steps
 from blueprints.gate_view import GateView
 from blueprints.log_view import LogView
 from blueprints.presentation import lock_pill, pill
-from models import Membership, MfaAttempt, Phase, Run, StateVersion
+from models import MfaAttempt, Phase, Run, StateVersion
 from policy import lifecycle
 from policy.lifecycle import RUNNING, RunStatus
 from policy.mfa import Lock, PhaseKind
 from policy.permissions import Permission
 from policy.plan_summary import Summary
 from services import clock, run_pages
+from services.access import Authority
 from services.errors import CodeRejected
 
 #: Resources that a page begins with.
@@ -44,7 +45,7 @@ _VOLATILE = re.compile(r'<time .*?</time>|name="csrf_token" value="[^"]*"', re.D
 class RunView:
     """What the templates under templates/runs/ know."""
 
-    membership: Membership
+    authority: Authority
     run: Run
     attempts: dict[PhaseKind, list[MfaAttempt]]
     gate: GateView
@@ -96,7 +97,7 @@ class RunView:
     @property
     def may_give_up(self) -> bool:
         possible = lifecycle.can_give_up(self.run.status, self.ended_in.heartbeat_at, clock.now())
-        return possible and self.membership.may(Permission.FORCE)
+        return possible and self.authority.may(Permission.FORCE)
 
     @property
     def interruption(self) -> dict[str, Any]:
@@ -232,7 +233,7 @@ class RunView:
 
 
 def build(
-    membership: Membership,
+    authority: Authority,
     run: Run,
     *,
     all_resources: bool = False,
@@ -241,8 +242,8 @@ def build(
 ) -> RunView:
     """Load what the page of a run shows."""
     attempts = run_pages.attempts(run)
-    gate = gate_view.build(membership, run, attempts, rejected)
-    return RunView(membership, run, attempts, gate, all_resources, line, focus=rejected is not None)
+    gate = gate_view.build(authority, run, attempts, rejected)
+    return RunView(authority, run, attempts, gate, all_resources, line, focus=rejected is not None)
 
 
 def _digest(text: str) -> str:

@@ -21,12 +21,15 @@ from flask_login import decode_cookie, login_required
 from markupsafe import Markup
 
 from blueprints import log_view, polling, run_steps, run_view
-from blueprints.loading import is_fragment, load_environment, load_run, person
+from blueprints.incoming import whole
+from blueprints.loading import here, is_fragment, load_environment, load_run, person
 from blueprints.presentation import asset
-from models import Environment, Membership, Run
+from models import Environment, Run
 from policy.mfa import PhaseKind
+from policy.permissions import Permission
 from services import configurations, run_pages, runs
 from services import force as hard_ends
+from services.access import require
 from services.errors import CodeRejected, Conflict, Invalid, LockstepError, ServiceAway
 from services.mfa import gate
 
@@ -83,13 +86,14 @@ def overview(organization: str, environment: str) -> Any:
 
 @blueprint.get("/changes/runs")
 def index(organization: str, environment: str) -> Any:
-    membership, found = load_environment(organization, environment)
-    return _list(membership, found, request.args.get("before", type=int))
+    _, found = load_environment(organization, environment)
+    return _list(found, request.args.get("before", type=whole))
 
 
 @blueprint.post("/changes/configurations")
 def upload(organization: str, environment: str) -> Any:
     membership, found = load_environment(organization, environment)
+    require(membership, Permission.WRITE, "You cannot upload a configuration here.", found)
     if (already := _queued_already(found)) is not None:
         return already
     file = request.files.get("archive")
@@ -103,12 +107,13 @@ def upload(organization: str, environment: str) -> Any:
             return already
         return _to(runs.create_run(membership, found, version))
     except Invalid as error:
-        return _list(membership, found, None, {error.field: str(error)}), 422
+        return _list(found, None, {error.field: str(error)}), 422
 
 
 @blueprint.post("/changes/runs")
 def queue(organization: str, environment: str) -> Any:
     membership, found = load_environment(organization, environment)
+    require(membership, Permission.WRITE, "You cannot queue plans here.", found)
     if (already := _queued_already(found)) is not None:
         return already
     version = configurations.latest(found)
@@ -119,8 +124,8 @@ def queue(organization: str, environment: str) -> Any:
 
 @blueprint.get("/changes/runs/<int:number>")
 def show(organization: str, environment: str, number: int) -> Any:
-    membership, run = load_run(organization, environment, number)
-    return _page(membership, run)
+    _, run = load_run(organization, environment, number)
+    return _page(run)
 
 
 @blueprint.get("/changes/runs/<int:number>/status")
@@ -129,8 +134,8 @@ def status(organization: str, environment: str, number: int) -> Any:
 
     Most polls are answered before they come here (blueprints/polling.py).
     """
-    membership, run = load_run(organization, environment, number)
-    view = run_view.build(membership, run, all_resources=request.args.get("resources") == "all")
+    _, run = load_run(organization, environment, number)
+    view = run_view.build(here(), run, all_resources=request.args.get("resources") == "all")
     changed = view.changed(request.args)
     if not changed and not view.logs_changed(request.args) and not view.stamp:
         return "", 204
@@ -141,8 +146,8 @@ def status(organization: str, environment: str, number: int) -> Any:
 def log(organization: str, environment: str, number: int, kind: str) -> Any:
     """Lines of a gap, and what is left of it; 204 when there are none."""
     _, run = load_run(organization, environment, number)
-    first, last = (request.args.get(name, 0, type=int) for name in ("first", "last"))
-    count = max(request.args.get("count", log_view.STEP_LINES, type=int), 0)
+    first, last = (request.args.get(name, 0, type=whole) for name in ("first", "last"))
+    count = request.args.get("count", log_view.STEP_LINES, type=whole)
     from_above = request.args.get("from") == "above"
     parts = log_view.fill(run.phase(PhaseKind(kind)), first, last, from_above=from_above, count=count)
     return render_template("runs/_log_parts.html", parts=parts, kind=kind, at=run_steps.address(run)) or ("", 204)
@@ -157,56 +162,55 @@ def raw_log(organization: str, environment: str, number: int, kind: str) -> Resp
 @blueprint.post("/changes/runs/<int:number>/authenticate")
 def authenticate(organization: str, environment: str, number: int) -> Any:
     membership, run = load_run(organization, environment, number)
-    return _act(membership, run, lambda: gate.authenticate(membership, run, request.form.get("token", "")))
+    return _act(run, lambda: gate.authenticate(membership, run, request.form.get("token", "")))
 
 
 @blueprint.post("/changes/runs/<int:number>/confirm")
 def confirm(organization: str, environment: str, number: int) -> Any:
     membership, run = load_run(organization, environment, number)
-    return _act(membership, run, lambda: runs.confirm(membership, run))
+    return _act(run, lambda: runs.confirm(membership, run))
 
 
 @blueprint.post("/changes/runs/<int:number>/discard")
 def discard(organization: str, environment: str, number: int) -> Any:
     membership, run = load_run(organization, environment, number)
-    return _act(membership, run, lambda: runs.discard(membership, run))
+    return _act(run, lambda: runs.discard(membership, run))
 
 
 @blueprint.post("/changes/runs/<int:number>/cancel")
 def cancel(organization: str, environment: str, number: int) -> Any:
     membership, run = load_run(organization, environment, number)
-    return _act(membership, run, lambda: runs.cancel(membership, run))
+    return _act(run, lambda: runs.cancel(membership, run))
 
 
 @blueprint.post("/changes/runs/<int:number>/force")
 def force(organization: str, environment: str, number: int) -> Any:
     membership, run = load_run(organization, environment, number)
-    return _act(membership, run, lambda: hard_ends.force(membership, run))
+    return _act(run, lambda: hard_ends.force(membership, run))
 
 
 @blueprint.post("/changes/runs/<int:number>/give-up")
 def give_up(organization: str, environment: str, number: int) -> Any:
     membership, run = load_run(organization, environment, number)
-    return _act(membership, run, lambda: hard_ends.give_up(membership, run))
+    return _act(run, lambda: hard_ends.give_up(membership, run))
 
 
-def _act(membership: Membership, run: Run, action: Callable[[], object]) -> Any:
+def _act(run: Run, action: Callable[[], object]) -> Any:
     """Do it, then show the run as it is: a fragment, a redirect to its page, or its page with what went wrong."""
     try:
         action()
     except CodeRejected as rejected:
-        response = _answer(membership, run, rejected.status, rejected=rejected)
+        response = _answer(run, rejected.status, rejected=rejected)
         if rejected.status == 429 and rejected.waiting:
             response.headers["Retry-After"] = str(rejected.waiting)
         return response
     except (Conflict, ServiceAway) as error:
         run_pages.reload(run)
-        return _answer(membership, run, 409 if isinstance(error, Conflict) else 503, notice=error)
-    return _answer(membership, run, 200) if is_fragment() else _to(run)
+        return _answer(run, 409 if isinstance(error, Conflict) else 503, notice=error)
+    return _answer(run, 200) if is_fragment() else _to(run)
 
 
 def _answer(
-    membership: Membership,
     run: Run,
     status: int,
     *,
@@ -214,21 +218,20 @@ def _answer(
     notice: LockstepError | None = None,
 ) -> Response:
     if not is_fragment():
-        return make_response(_page(membership, run, rejected=rejected, notice=notice), status)
-    view = run_view.build(membership, run, rejected=rejected)
+        return make_response(_page(run, rejected=rejected, notice=notice), status)
+    view = run_view.build(here(), run, rejected=rejected)
     # The gate always: its field must be empty again, and what went wrong stands there.
     parts = [name for name in run_view.PARTS if name == "gate" or name in view.changed(request.form)]
     return make_response(_fragment(view, [name for name in parts if name != "session"], notice), status)
 
 
 def _page(
-    membership: Membership,
     run: Run,
     rejected: CodeRejected | None = None,
     notice: LockstepError | None = None,
 ) -> str:
     view = run_view.build(
-        membership,
+        here(),
         run,
         all_resources=request.args.get("resources") == "all",
         line=log_view.asked_line(request.args.get("line", "")),
@@ -246,15 +249,12 @@ def _fragment(view: run_view.RunView, parts: list[str], notice: LockstepError | 
     )
 
 
-def _list(
-    membership: Membership, environment: Environment, before: int | None, errors: dict[str, str] | None = None
-) -> str:
+def _list(environment: Environment, before: int | None, errors: dict[str, str] | None = None) -> str:
     found = runs.recent(environment, before, PAGE + 1)
     total, waiting = run_pages.counted(environment)
     return render_template(
         "runs/index.html",
         tab="changes",
-        membership=membership,
         environment=environment,
         configuration=configurations.latest(environment),
         limits=configurations.limits(),
@@ -269,7 +269,7 @@ def _list(
 
 def _queued_already(environment: Environment) -> Response | None:
     """A double click, or another one on a page that is out of date, ends at the run that the first one queued."""
-    seen = request.form.get("seen", type=int)
+    seen = request.form.get("seen", type=whole)
     run = None if seen is None else run_pages.queued_since(environment, person(), seen)
     if run is None:
         return None

@@ -1,14 +1,147 @@
-"""Beginning a signed-in session; shared by the sign-in form and the set-up page."""
+"""Beginning, recognizing and ending a signed-in session, and asking for the password again before administration."""
 
 from __future__ import annotations
 
-from flask import session
-from flask_login import login_user
+import time
+from dataclasses import dataclass
+from typing import cast
 
-from models import User
+from flask import Flask, g, make_response, redirect, request, session, url_for
+from flask.typing import ResponseReturnValue
+from flask_login import current_user, login_user, logout_user
+
+from blueprints import incoming
+from blueprints.loading import is_fragment
+from models import SignIn, User
+from services import accounts, sign_ins
+
+#: Blueprints whose pages are administration, whatever the method.
+_GUARDED = frozenset({"members", "teams", "access", "tokens", "second_factor", "links", "oidc"})
+#: Further views whose POST is.
+_GUARDED_POSTS = frozenset({"environments.settings", "states.upload", "states.rollback", "states.unlock"})
+#: Of the guarded blueprints what people reach who are not signed in, or who have to get through first.
+_OPEN = frozenset({"links.arrive", "links.show", "links.take", "links.forgot", "oidc.go",
+                   "oidc.back", "second_factor.step"})  # fmt: skip
+
+#: Where the secret of a one-time link is kept while its page is open: the browser's own cookie, no address.
+KEPT_LINK = "link"
+#: Where an identity of the provider is kept that belongs to no account yet, beside an invitation.
+IDENTITY = "identity"
+#: Where the first step of signing in is kept, and for how many seconds the second may take.
+_STEP = "step"
+_STEP_SECONDS = 600
 
 
-def begin_session(user: User, *, remember: bool = False) -> None:
-    """Sign in with a fresh session: nothing of an earlier one, its form tokens included, is carried over."""
+def register(app: Flask) -> None:
+    """Ask for a recent proof before administration."""
+    app.before_request(_prove_first)
+
+
+def begin_session(user: User, *, remember: bool = False, how: str = "password") -> None:
+    """Sign in with a fresh session: nothing of an earlier one is carried over but a one-time link.
+
+    ``how`` is for the audit log, "" when the session of before only goes on.
+    """
+    user.session_token = sign_ins.begin(user, how)
+    link = session.get(KEPT_LINK)
     session.clear()
+    if link:
+        session[KEPT_LINK] = link  # who signs in to take an invitation comes back to it
     login_user(user, remember=remember)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Somebody whose password was right, and who still owes a code."""
+
+    user: User
+    remember: bool
+    how: str
+    onward: str
+
+
+def first_step(user: User, *, onward: str, remember: bool = False, how: str = "password") -> ResponseReturnValue:
+    """Sign in, or ask for the code first where the person has a second factor."""
+    if user.totp_at is None:
+        begin_session(user, remember=remember, how=how)
+        return redirect(onward, 303)
+    link = session.get(KEPT_LINK)
+    session.clear()
+    if link:
+        session[KEPT_LINK] = link
+    session[_STEP] = {"user": user.id, "epoch": user.session_epoch, "at": int(time.time()), "remember": remember,
+                      "how": how, "onward": onward}  # fmt: skip
+    return redirect(url_for("second_factor.step"), 303)
+
+
+def waiting_step() -> Step | None:
+    """The first step that this browser made, not long ago."""
+    kept = session.get(_STEP)
+    if not isinstance(kept, dict) or not 0 <= time.time() - kept["at"] <= _STEP_SECONDS:
+        return None
+    user = accounts.waiting(kept["user"], kept["epoch"])
+    return Step(user, kept["remember"], kept["how"], kept["onward"]) if user is not None else None
+
+
+def forget_step() -> None:
+    """Begin anew with the password."""
+    session.pop(_STEP, None)
+
+
+def end_session() -> None:
+    """Forget who is signed in here; the row of the sign-in is the caller's to end."""
+    logout_user()
+    forget = session.get("_remember")  # Flask-Login deletes its own cookie when it sees this
+    session.clear()
+    if forget:
+        session["_remember"] = forget
+
+
+def load(identifier: str) -> User | None:
+    """For Flask-Login: the person of a session that was not ended. The sign-in is kept in ``g.sign_in``."""
+    g.sign_in = sign_ins.recognize(identifier)
+    if g.sign_in is None:
+        return None
+    user: User = g.sign_in.user
+    user.session_token = identifier.rpartition(".")[2]
+    return user
+
+
+def this_sign_in() -> SignIn | None:
+    """The row of this browser's session."""
+    return cast("SignIn | None", g.get("sign_in")) if current_user.is_authenticated else None
+
+
+def _prove_first() -> ResponseReturnValue | None:
+    endpoint = request.endpoint or ""
+    guarded = endpoint.partition(".")[0] in _GUARDED and endpoint not in _OPEN
+    if not guarded and not (endpoint in _GUARDED_POSTS and request.method == "POST"):
+        return None
+    found = this_sign_in()
+    if found is None or sign_ins.is_proved(found):
+        return None  # who is not signed in is sent to the form by the view
+    there = url_for("sign_ins.prove", next=_where())
+    if is_fragment():
+        answer = make_response("", 403)
+        answer.headers["HX-Redirect"] = there
+        return answer
+    return redirect(there, 303)
+
+
+def _where() -> str | None:
+    """The page to come back to: this one, or the one whose form was sent."""
+    if request.method in ("GET", "HEAD"):
+        return request.full_path.rstrip("?")
+    shown = incoming.split(request.headers.get("HX-Current-URL") or request.referrer or "")
+    return shown.path if shown.netloc == request.host else None
+
+
+def safe_path(path: str | None) -> str:
+    """``path`` when it leads to a page of this site, else the start page.
+
+    Browsers read two slashes, or a slash and a backslash, as the start of another site's name,
+    and drop tabs and line breaks inside an address.
+    """
+    if path and path.startswith("/") and path[1:2] not in ("/", "\\") and path.isprintable() and "\\" not in path:
+        return path
+    return url_for("organizations.index")

@@ -50,8 +50,7 @@ def _make(form: FirstOwnerForm, token: str) -> ResponseReturnValue:
         password=form.password.data or "",
         organization=organization,
     )
-    accounts.record_sign_in(user, user.name)
-    begin_session(user)
+    begin_session(user, how="set-up link")
     flash(f"You are the owner of {organization}. This link has ended.", "success")
     return redirect(url_for("organizations.environments", organization=organization), 303)
 

@@ -9,6 +9,7 @@ from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
 from blueprints.forms import refused
+from blueprints.incoming import whole
 from blueprints.loading import load_environment
 from models import Environment, Membership, StateVersion
 from policy.permissions import Permission
@@ -43,7 +44,7 @@ def _let_states_in(endpoint: str | None, _values: dict[str, Any] | None) -> None
 def index(organization: str, environment: str) -> ResponseReturnValue:
     """The versions, newest first, a page of them."""
     _, found = load_environment(organization, environment)
-    before = request.args.get("before", type=int)
+    before = request.args.get("before", type=whole)
     versions = states.versions(found, before, PAGE + 1)
     current = versions[0] if versions and before is None else states.latest(found.id)
     older = versions[PAGE - 1].number if len(versions) > PAGE else None
@@ -73,7 +74,7 @@ def compare(organization: str, environment: str) -> ResponseReturnValue:
     """What differs between two versions; without ``from`` against the one before, without ``to`` of the current one."""
     membership, found = load_environment(organization, environment)
     compared = state_comparison.compare(
-        membership, found, request.args.get("from", type=int), request.args.get("to", type=int)
+        membership, found, request.args.get("from", type=whole), request.args.get("to", type=whole)
     )
     shown = None if request.args.get("resources") == "all" else SHOWN
     return render_template("states/compare.html", compared=compared, shown=shown)
@@ -84,10 +85,10 @@ def compare(organization: str, environment: str) -> ResponseReturnValue:
 def rollback(organization: str, environment: str, number: int) -> ResponseReturnValue:
     """Go back to the content of an older version, after typing its serial."""
     membership, found = load_environment(organization, environment)
-    require(membership, Permission.REPLACE_STATE, "Only owners of the organization can roll a state back.")
+    require(membership, Permission.REPLACE_STATE, "Only admins of this environment can roll a state back.", found)
     if request.method == "GET":
         return _rollback_page(membership, found, number)
-    typed, seen = request.form.get("serial", ""), request.form.get("seen", 0, type=int)
+    typed, seen = request.form.get("serial", ""), request.form.get("seen", 0, type=whole)
     try:
         version = state_writes.roll_back(membership, found, number, typed_serial=typed, seen=seen)
     except Invalid as error:
@@ -120,7 +121,7 @@ def _rollback_page(
 def upload(organization: str, environment: str) -> ResponseReturnValue:
     """Make a state file the current state."""
     membership, found = load_environment(organization, environment)
-    require(membership, Permission.REPLACE_STATE, "Only owners of the organization can upload a state.")
+    require(membership, Permission.REPLACE_STATE, "Only admins of this environment can upload a state.", found)
     if request.method == "GET":
         return _upload_page(membership, found)
     file = request.files.get("state")

@@ -12,7 +12,7 @@ from blueprints import effective
 from models import Category, Environment, Membership, Scope, Variable
 from policy import variables as rules
 from policy.permissions import Permission
-from services import variables
+from services import access, variables
 from services.unreadable import cannot_be_read
 from services.variables import Place, Resolved
 
@@ -56,21 +56,22 @@ class Typed:
 class Row:
     """A variable as its panel shows it.
 
-    ``value`` is None for a sensitive one, whose value no page ever shows, and for one that the present keys do not
-    open.
+    ``value`` is None for a sensitive one, whose value no page ever shows, for one that the present keys do not open,
+    and where the person may know the name only (``hidden``).
     """
 
     variable: Variable
     value: str | None
     always_sensitive: bool
     unreadable: bool
+    hidden: bool = False
 
     @classmethod
-    def of(cls, variable: Variable) -> Row:
+    def of(cls, variable: Variable, *, hidden: bool = False) -> Row:
         """With its value where that may be shown."""
-        unreadable = cannot_be_read(variable)
-        value = None if unreadable else variables.shown_value(variable)
-        return cls(variable, value, variables.always_sensitive(variable.name), unreadable)
+        unreadable = not hidden and cannot_be_read(variable)
+        value = None if unreadable or hidden else variables.shown_value(variable)
+        return cls(variable, value, variables.always_sensitive(variable.name), unreadable, hidden)
 
     @property
     def shown(self) -> str:
@@ -99,7 +100,9 @@ class Panel:
     @cached_property
     def rows(self) -> list[Row]:
         """In the order of their names; environment variables first where both kinds stand together."""
-        return [Row.of(v) for v in variables.panel(self.place) if self.category in (None, v.category)]
+        names_only = self.place.environment is not None and not self.may_edit
+        found = variables.panel(self.place)
+        return [Row.of(v, hidden=names_only) for v in found if self.category in (None, v.category)]
 
     @property
     def adding(self) -> Typed | None:
@@ -128,8 +131,9 @@ def may_edit(membership: Membership, place: Place) -> bool:
     """The same rules by which services.variables guards a change."""
     if place.owner is not None:
         return place.owner.id == membership.user_id
-    needed = Permission.EDIT_SHARED_VARIABLES if place.environment is None else Permission.WRITE
-    return membership.may(needed)
+    if place.environment is None:
+        return membership.may(Permission.EDIT_SHARED_VARIABLES)
+    return access.authority(membership, place.environment).may(Permission.WRITE)
 
 
 def inherited(membership: Membership, environment: Environment) -> list[Inherited]:

@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
 from blueprints.forms import problems, refused
+from blueprints.incoming import whole
 from blueprints.loading import load_environment, load_membership, person
 from blueprints.variable_panels import CheckList, Panel, Typed, VariableForm, inherited, may_edit
 from models import Category, Environment, Membership
@@ -151,7 +152,7 @@ def _panels(
     key: str,
     typed: Typed | None,
 ) -> list[Panel]:
-    editing = typed.variable_id if typed else request.args.get("edit", type=int)
+    editing = typed.variable_id if typed else request.args.get("edit", type=whole)
     return [
         Panel(
             name,

@@ -1,4 +1,4 @@
-"""The sample organization of `make demo`: two people, one environment for each MFA level, keys of the stand-in.
+"""The sample organization of `make demo`: two people, a team, an environment for each MFA level, keys of the stand-in.
 
 Runs once on an empty database; a second start finds everything there. The passwords are made here and kept in
 `demo.json` in the data folder, mode 0600, so that the launcher can print them again.
@@ -19,8 +19,8 @@ from config import Config
 from demo.aws.identities import Store
 from models import Category, Environment, Membership, Organization, User
 from policy.mfa import MfaLevel
-from policy.permissions import Role
-from services import accounts, configurations, environments, organizations, setup, variables
+from policy.permissions import Access, Role
+from services import accounts, configurations, environments, grants, organizations, setup, teams, variables
 from services.variables import Place
 
 ORGANIZATION = "acme"
@@ -59,6 +59,8 @@ def seed(config: Config, state: Path) -> None:
     _shared(owner, acme)
     for membership in (owner, member):
         _keys(membership, acme, membership.user, aws)
+    team = teams.create(owner, "platform")
+    teams.add(owner, team, bob.name)
     for name, description, level, folder in ENVIRONMENTS:
         environment = environments.create_environment(owner, name, description)
         wanted = environments.Settings(level, environment.session_seconds, description, "")
@@ -67,6 +69,7 @@ def seed(config: Config, state: Path) -> None:
             _bucket(owner, acme, environment, aws)
         archive = _archive(CONFIGURATIONS / folder)
         configurations.upload(owner, environment, archive, f"{folder}.tar.gz", f"The sample configuration {folder}")
+        grants.give(owner, environment, Access.WRITE, team=team.name)
     _write(config.home / "demo.json", passwords)
 
 

@@ -21,7 +21,7 @@ _OUTSIDE = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ENCRYPTION_KEYS", *_BLOB
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
     """The environment of the demo: nothing in it reaches a real database, a real Redis or a real AWS."""
-    outside = {*_OUTSIDE, *(f"{name}_FILE" for name in _OUTSIDE)}
+    outside = {*_OUTSIDE, *(f"{name}_FILE" for name in _OUTSIDE), "CREDENTIALS_DIRECTORY"}
     env = {name: value for name, value in given.items() if name not in outside and not name.startswith("AWS_")}
     if not (env.get("LOCKSTEP_HOME") or env.get("LOCKSTEP_HOME_FILE")):
         env["LOCKSTEP_HOME"] = "data-demo"

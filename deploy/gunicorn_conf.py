@@ -5,13 +5,17 @@ from __future__ import annotations
 import fcntl
 import gc
 import os
+import sys
 from typing import Any
 
 # Every name here that is also one of gunicorn's settings is one, so `import config` would set "config".
-from config import load
+from config import ConfigurationError, load
 from deploy.processes import REQUEST_GRACE, preparing
 
-_config = load()
+try:
+    _config = load()
+except ConfigurationError as _error:
+    sys.exit(f"Lockstep cannot start: {_error}")
 _host = f"[{_config.host}]" if ":" in _config.host else _config.host
 
 wsgi_app = "app:create_app(migrations=False)"
@@ -39,13 +43,28 @@ forwarded_allow_ips = ""
 secure_scheme_headers: dict[str, str] = {}
 
 
-def when_ready(_server: Any) -> None:
+def when_ready(server: Any) -> None:
     """Called by gunicorn with everything loaded, before it forks.
 
-    What is loaded now stays, and a collection that touched it would copy it. And no request is taken while the
-    launcher still makes the tables.
+    No request is taken while the launcher still makes the tables, nor with keys that are not the installation's. What
+    is loaded now stays, and a collection that touched it would copy it.
     """
-    gc.collect()
-    gc.freeze()
     with open(preparing(_config.home), "a") as file:
         fcntl.flock(file, fcntl.LOCK_SH)
+    _prove_keys(server.app.wsgi())
+    gc.collect()
+    gc.freeze()
+
+
+def _prove_keys(app: Any) -> None:
+    from extensions import db
+    from services.storage import key_check
+
+    with app.app_context():
+        try:
+            key_check.prove()
+        except key_check.WrongKeys as error:
+            sys.exit(f"Lockstep cannot start: {error}")
+        finally:
+            db.session.remove()
+            db.engine.dispose()  # connections do not go through a fork

@@ -66,7 +66,7 @@ def _start(supervisor: Supervisor, config: settings.Config, environ: Mapping[str
     home, logs = config.home, config.home / "logs"
     logs.mkdir(mode=0o700, exist_ok=True)
     env = {**environ, "LOCKSTEP_HOME": str(home), "PYTHONUNBUFFERED": "1"}
-    if not (environ.get("REDIS_URL") or environ.get("REDIS_URL_FILE")):
+    if config.private_redis:
         supervisor.start([_redis(home, env, logs)])
         supervisor.wait_until(lambda: redis_server.answers(home), READY_SECONDS, "Redis does not answer.")
     if demo:

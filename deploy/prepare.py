@@ -13,12 +13,17 @@ from flask import current_app
 
 from app import create_app
 from services import setup
+from services.storage import key_check
 
 
 def main() -> int:
     """Migrate and print."""
     with create_app().app_context():
         flask_migrate.upgrade()
+        try:
+            key_check.prove()
+        except key_check.WrongKeys as error:
+            sys.exit(f"Lockstep cannot start: {error}")
         token = setup.issue_token(current_app.config["LOCKSTEP"].home) if setup.is_empty() else None
     sys.stdout.write(json.dumps({"setup_token": token}) + "\n")
     return 0

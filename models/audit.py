@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKey, Index, String
+from sqlalchemy import JSON, BigInteger, ForeignKey, Index, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base
@@ -14,7 +14,8 @@ from models.base import Base
 class AuditEvent(Base):
     """Append-only. ``details`` holds names and before → after, never a secret.
 
-    ``actor_id`` is None for Lockstep itself.
+    ``actor_id`` is None for Lockstep itself. ``digest`` (SHA-256, hex) covers the event and the digest of the one
+    before it, so that a removed or changed one shows; ``sequence`` counts from 1 without a gap.
     """
 
     __tablename__ = "audit_event"
@@ -31,3 +32,5 @@ class AuditEvent(Base):
     details: Mapped[dict[str, Any]] = mapped_column(JSON)
     address: Mapped[str] = mapped_column(String(64), default="")
     request_id: Mapped[str] = mapped_column(String(32), default="")
+    sequence: Mapped[int | None] = mapped_column(BigInteger, unique=True)
+    digest: Mapped[str] = mapped_column(String(64), default="")

@@ -13,13 +13,17 @@ from policy.permissions import Permission, Role, allows
 
 
 class Organization(Base):
-    """The wall: everything else belongs to exactly one organization."""
+    """The wall: everything else belongs to exactly one organization.
+
+    Where ``second_factor_required`` a person without a second factor can do nothing here but set one up.
+    """
 
     __tablename__ = "organization"
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(64), unique=True)
     created_at: Mapped[datetime]
+    second_factor_required: Mapped[bool] = mapped_column(default=False)
 
 
 class Membership(Base):
@@ -35,5 +39,5 @@ class Membership(Base):
     user: Mapped[User] = relationship(lazy="joined")
 
     def may(self, permission: Permission) -> bool:
-        """Whether this member may do ``permission``."""
-        return allows(self.role, permission)
+        """Whether this member may do ``permission``, which is in no environment; there, ask services/access.py."""
+        return allows(self.role, None, permission)

@@ -9,8 +9,9 @@ Short marked values (under eight characters, numbers) are hidden where they are 
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -56,19 +57,25 @@ class StateDiff:
         return not self.resources and not self.outputs
 
 
-def compare(before: State | None, after: State) -> StateDiff:
-    """What changed from ``before`` (None: from nothing) to ``after``, by address; both from state_file.parse."""
+Hide = Callable[[str], str]
+
+
+def compare(before: State | None, after: State, hide: Hide = str) -> StateDiff:
+    """What changed from ``before`` (None: from nothing) to ``after``, by address; both from state_file.parse.
+
+    ``hide`` takes known secrets out of a text; a value that it changes is hidden whole.
+    """
     before = before or {}
     sides = [{one.address: one for one in instances(state)} for state in (before, after)]
     outputs = [before.get("outputs") or {}, after.get("outputs") or {}]
     secrets = _Secrets({*_secrets(sides[0].values(), outputs[0]), *_secrets(sides[1].values(), outputs[1])})
     entries = [
-        _entry(address, sides[0].get(address), sides[1].get(address), secrets)
+        _entry(address, sides[0].get(address), sides[1].get(address), secrets, hide)
         for address in sorted({*sides[0], *sides[1]})
         if _differ(sides[0].get(address), sides[1].get(address))
     ]
     changes = {
-        name: _output_change(name, outputs[0].get(name), outputs[1].get(name), secrets)
+        name: _output_change(name, outputs[0].get(name), outputs[1].get(name), secrets, hide)
         for name in sorted({*outputs[0], *outputs[1]})
         if outputs[0].get(name) != outputs[1].get(name)
     }
@@ -76,7 +83,8 @@ def compare(before: State | None, after: State) -> StateDiff:
     summary = summarize({"resource_changes": entries, "output_changes": changes})
     labelled = (_labelled(change, sides[0].get(change.address), sides[1].get(change.address))
                 for change in summary.resources)  # fmt: skip
-    return StateDiff(counts(digests(before), digests(after)), tuple(labelled), summary.outputs)
+    shown = tuple(replace(change, address=hide(change.address)) for change in labelled)
+    return StateDiff(counts(digests(before), digests(after)), shown, summary.outputs)
 
 
 def _differ(one: Instance | None, other: Instance | None) -> bool:
@@ -95,16 +103,18 @@ def _labelled(change: ResourceChange, before: Instance | None, after: Instance |
     return replace(change, label=label)
 
 
-def _entry(address: str, before: Instance | None, after: Instance | None, secrets: _Secrets) -> dict[str, Any]:
+def _entry(
+    address: str, before: Instance | None, after: Instance | None, secrets: _Secrets, hide: Hide
+) -> dict[str, Any]:
     actions = "create" if before is None else "delete" if after is None else "update"
-    one, other = _side(before, secrets), _side(after, secrets)
+    one, other = _side(before, secrets, hide), _side(after, secrets, hide)
     deposed = any(side is not None and side.deposed for side in (before, after))
     return {"address": address, "deposed": "left" if deposed else None, "change": _change(actions, one, other)}
 
 
-def _output_change(name: str, before: Any, after: Any, secrets: _Secrets) -> dict[str, Any]:
+def _output_change(name: str, before: Any, after: Any, secrets: _Secrets, hide: Hide) -> dict[str, Any]:
     actions = "create" if before is None else "delete" if after is None else "update"
-    return _change(actions, _output_side(name, before, secrets), _output_side(name, after, secrets))
+    return _change(actions, _output_side(name, before, secrets, hide), _output_side(name, after, secrets, hide))
 
 
 def _change(actions: str, before: Side, after: Side) -> dict[str, Any]:
@@ -115,21 +125,21 @@ def _change(actions: str, before: Side, after: Side) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _side(instance: Instance | None, secrets: _Secrets) -> Side:
+def _side(instance: Instance | None, secrets: _Secrets, hide: Hide) -> Side:
     """The attributes of an instance with the mask of all that is hidden of them."""
     if instance is None:
         return Side(None)
     value, marked = _marked(instance)
-    return Side(value, _either(marked, _mask(value, secrets.within(value))))
+    return Side(value, _either(marked, _mask(value, secrets.within(value), _needed(value, hide))))
 
 
-def _output_side(name: str, output: Any, secrets: _Secrets) -> Side:
+def _output_side(name: str, output: Any, secrets: _Secrets, hide: Hide) -> Side:
     if output is None:
         return Side(None)
     value = _plain(output.get("value"))
     if output.get("sensitive") or _looks_secret(name):
         return Side(value, True)
-    return Side(value, _mask(value, secrets.within(value)))
+    return Side(value, _mask(value, secrets.within(value), _needed(value, hide)))
 
 
 def _secrets(found: Iterable[Instance], outputs: dict[str, Any]) -> Iterator[str]:
@@ -179,22 +189,34 @@ def _either(one: Any, other: Any) -> Any:
     return [_either(*parts) for parts in zip(one, other, strict=True)]
 
 
-def _mask(value: Any, secrets: list[str]) -> Any:
-    """The mask of what looks like a secret or holds one of ``secrets``."""
+def _mask(value: Any, secrets: list[str], hide: Hide | None) -> Any:
+    """The mask of what looks like a secret, holds one of ``secrets``, or is changed by ``hide``."""
+    if hide is not None and isinstance(value, str | int | float) and not isinstance(value, bool):
+        text = value if isinstance(value, str) else json.dumps(value)
+        if hide(text) != text:
+            return True
     if isinstance(value, str):
         return any(secret in value for secret in secrets) or _SECRET_TEXT.search(value) is not None
     if isinstance(value, list):
-        return [_mask(part, secrets) for part in value]
+        return [_mask(part, secrets, hide) for part in value]
     if not isinstance(value, dict):
         return False
     if any(secret in name for name in value for secret in secrets):
         return True
+    if hide is not None and any(hide(name) != name for name in value):
+        return True
     # Of a list of named values, such as the environment of a container: {"name": "DB_PASSWORD", "value": …}
     named = any(isinstance(value.get(word), str) and _looks_secret(value[word]) for word in ("name", "key"))
     return {
-        name: True if _hides(name, part) or (named and name == "value") else _mask(part, secrets)
+        name: True if _hides(name, part) or (named and name == "value") else _mask(part, secrets, hide)
         for name, part in value.items()
     }
+
+
+def _needed(value: Any, hide: Hide) -> Hide | None:
+    """``hide``, or None where it would change nothing: one look at all texts together, for large states."""
+    text = "\n".join(_texts(value))
+    return hide if hide(text) != text else None
 
 
 def _hides(name: str, value: Any) -> bool:
@@ -228,6 +250,8 @@ class _Secrets:
 def _texts(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield json.dumps(value)
     elif isinstance(value, dict):
         for name, part in value.items():
             yield name

@@ -21,6 +21,7 @@ REGION_NAMES = (REGION, DEFAULT_REGION)
 TERRAFORM = "terraform"
 ENVIRONMENT = "env"
 LONGEST_NAME = 128
+SHORTEST_HIDDEN = 4  # characters; replacing shorter texts would make a log unreadable
 LARGEST_VALUE = 256 * 1024  # bytes of UTF-8
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -124,6 +125,19 @@ def check_value(name: str, category: str, value: str) -> str | None:
         return _check_arguments(name, value)
     check = _CHECKS.get(name)
     return check(name, value) if check else None
+
+
+def check_hideable(texts: Iterable[str]) -> str | None:
+    """A sentence where nothing of a sensitive value could be hidden in logs, or None.
+
+    ``texts`` are the value, or the strings of an HCL one. Logs are read line by line, so a value needs one line that is
+    long enough; shorter lines beside it stay visible. An empty value needs no hiding.
+    """
+    lines = [line.strip() for text in texts for line in text.splitlines()]
+    if not any(lines) or any(len(line) >= SHORTEST_HIDDEN for line in lines):
+        return None
+    what = f"no line of it has {SHORTEST_HIDDEN} characters" if len(lines) > 1 else "it has fewer than 4 characters"
+    return f"The value is too short to be hidden in logs: {what}. Use a longer one, or do not mark it as sensitive."
 
 
 def _check_arguments(name: str, value: str) -> str | None:

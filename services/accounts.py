@@ -14,14 +14,15 @@ from sqlalchemy.exc import IntegrityError
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from extensions import db
-from models import User
-from services import audit, clock
+from models import SignIn, User
+from policy import passwords
+from services import audit, clock, organizations, sign_ins, throttle
 from services.compare_and_set import won
-from services.errors import Invalid
+from services.errors import Invalid, NotFound
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
-LEAST_PASSWORD = 12
-MOST_PASSWORD = 1000
+LEAST_PASSWORD = passwords.LEAST
+MOST_PASSWORD = passwords.MOST
 
 
 def create_user(name: str, email: str, password: str) -> User:
@@ -35,18 +36,21 @@ def create_user(name: str, email: str, password: str) -> User:
     return user
 
 
-def add_user(name: str, email: str, password: str) -> User:
+def add_user(name: str, email: str, password: str | None, *about: str) -> User:
     """As :func:`create_user`, without the commit: for use cases that make more than an account.
 
-    It comes first in them, because it ends the transaction that is open.
+    ``about`` are further names that the password must not be made of; None instead of a password is for somebody who
+    signs in by single sign-on alone. This comes first in them, because it ends the transaction that is open.
     """
     if not NAME.fullmatch(name):
         raise Invalid("name", "A user name has lower case letters, digits, dots, dashes and underscores, at most 64.")
     if not re.fullmatch(r"[^@\s]+@[^@\s]+", email) or len(email) > 254:
         raise Invalid("email", "That is not an e-mail address.")
-    check_new_password(password)
+    if password is not None:
+        check_new_password(password, name, email, *about)
     db.session.rollback()
-    user = User(name=name, email=email, password_hash=_hash(password), created_at=clock.now())
+    hashed = _hash(password) if password is not None else ""
+    user = User(name=name, email=email, password_hash=hashed, created_at=clock.now())
     db.session.add(user)
     try:
         db.session.flush()
@@ -57,10 +61,24 @@ def add_user(name: str, email: str, password: str) -> User:
     return user
 
 
-def check_new_password(password: str) -> None:
-    """Raise :class:`Invalid` for field "password" when it is too short or too long."""
-    if not LEAST_PASSWORD <= len(password) <= MOST_PASSWORD:
-        raise Invalid("password", f"A password has at least {LEAST_PASSWORD} characters.")
+def check_new_password(password: str, *about: str) -> None:
+    """Raise :class:`Invalid` for field "password" where policy/passwords.py refuses it; ``about``: their names."""
+    problem = passwords.problem(password, about)
+    if problem is not None:
+        raise Invalid("password", problem)
+
+
+def sign_in(name: str, password: str) -> User | None:
+    """As :func:`authenticate`, slowed down after failures, which are recorded. Raises :class:`throttle.Throttled`."""
+    account, address = throttle.of_account(name), throttle.of_address()
+    throttle.take(account, address)
+    user = authenticate(name, password)
+    if user is None:
+        record_refusal(name)
+        return None
+    throttle.clear(account)
+    throttle.give_back(address)
+    return user
 
 
 def authenticate(name: str, password: str) -> User | None:
@@ -70,44 +88,97 @@ def authenticate(name: str, password: str) -> User | None:
     """
     found = db.session.execute(select(User.id, User.password_hash).where(User.name == name)).one_or_none()
     db.session.rollback()
-    matches = check_password_hash(found.password_hash if found else _nobody(), password[:MOST_PASSWORD])
+    stored = found.password_hash if found else ""  # also "" for who signs in by single sign-on alone
+    matches = check_password_hash(stored or _nobody(), password[:MOST_PASSWORD]) and bool(stored)
     return db.session.get(User, found.id) if found is not None and matches else None
 
 
-def record_sign_in(user: User | None, name: str) -> None:
-    """Keep a sign-in or a failed one in the audit log, and commit.
+def waiting(user_id: int, epoch: int) -> User | None:
+    """Somebody between password and code; None when the password or the second factor was changed meanwhile."""
+    user = db.session.get(User, user_id)
+    return user if user is not None and user.session_epoch == epoch and user.totp_at is not None else None
+
+
+def record_refusal(name: str) -> None:
+    """Keep a failed sign-in in the audit log, and commit.
 
     ``name`` is what was typed. It is kept only when an account has it: it may be a password in the wrong field.
     """
     known = db.session.scalar(select(User.name).where(User.name == name))
     told: dict[str, Any] = {"user": known} if known else {}
-    audit.record("session.sign_in" if user else "session.refused", user, **told)
+    audit.record("session.refused", None, **told)
     db.session.commit()
+
+
+def hash_new(user: User, password: str) -> str:
+    """What to store of a new password, computed while no transaction is open.
+
+    Raises :class:`Invalid` for field "password".
+    """
+    about = (user.name, user.email, *(one.organization.name for one in organizations.memberships(user)))
+    check_new_password(password, *about)
+    db.session.rollback()
+    return _hash(password)
+
+
+def by_name(name: str) -> User:
+    """The person for an operator's command. Raises :class:`NotFound`."""
+    user = db.session.scalar(select(User).where(User.name == name))
+    if user is None:
+        raise NotFound(f"There is no user {name}.")
+    return user
+
+
+def operator_password(user: User, password: str) -> None:
+    """Set somebody's password for an operator's command, sign them out everywhere, commit. Raises :class:`Invalid`."""
+    user_id, hashed = user.id, hash_new(user, password)
+    db.session.execute(update(User).where(User.id == user_id).values(password_hash=hashed))
+    user = db.session.get_one(User, user_id)
+    sign_ins.expel(user)
+    audit.record("user.password", None, user=user.name, how="operator")
+    db.session.commit()
+
+
+def prove(sign_in: SignIn, password: str) -> None:
+    """Check the password of somebody who is signed in, keep that it was given now, commit.
+
+    Raises :class:`Invalid` for field "password", :class:`throttle.Throttled`.
+    """
+    number = sign_in.id
+    check_own_password(sign_in.user, password)
+    sign_ins.proved(db.session.get_one(SignIn, number))
+
+
+def check_own_password(user: User, password: str) -> None:
+    """Raise :class:`Invalid` for field "password" unless it is this person's; :class:`throttle.Throttled`."""
+    stored, tries = user.password_hash, throttle.of_person("password", user.id)
+    throttle.take(tries)
+    if not check_password_hash(stored or _nobody(), password[:MOST_PASSWORD]) or not stored:
+        raise Invalid("password", "That is not your password. Nothing was changed.")
+    throttle.clear(tries)
 
 
 def change_password(user: User, current: str, new: str) -> None:
-    """Replace the password, sign the person out everywhere, commit. Raises :class:`Invalid`."""
+    """Replace the password, sign the person out everywhere, commit.
+
+    Raises :class:`Invalid`, :class:`throttle.Throttled`.
+    """
     user_id, stored = user.id, user.password_hash
-    db.session.rollback()
+    about = (user.name, user.email, *(one.organization.name for one in organizations.memberships(user)))
+    tries = throttle.of_person("password", user_id)
+    throttle.take(tries)
     wrong = Invalid("current", "That is not your present password. Nothing was changed.")
     if not check_password_hash(stored, current[:MOST_PASSWORD]):
         raise wrong
-    check_new_password(new)
-    values = {"password_hash": _hash(new), "session_epoch": User.session_epoch + 1}
+    throttle.clear(tries)
+    check_new_password(new, *about)
+    values = {"password_hash": _hash(new)}
     if not won(update(User).where(User.id == user_id, User.password_hash == stored).values(values)):
         db.session.rollback()
         raise wrong  # it was changed at this moment
+    sign_ins.expel(user)
     audit.record("user.password", user)
     db.session.commit()
-
-
-def load_session(identifier: str) -> User | None:
-    """The person of a session identifier ``"id.epoch"``; None when the session was ended meanwhile."""
-    number, _, epoch = identifier.partition(".")
-    if not (number.isdigit() and epoch.isdigit()):
-        return None
-    user = db.session.get(User, int(number))
-    return user if user is not None and user.session_epoch == int(epoch) else None
 
 
 def _hash(password: str) -> str:

@@ -31,7 +31,7 @@ from services.archive_entries import (
 from services.archive_tar import tar_entries
 from services.archive_zip import zip_entries
 
-__all__ = ["ArchiveInfo", "ArchiveRefused", "Limits", "extract", "inspect"]
+__all__ = ["ArchiveInfo", "ArchiveRefused", "Limits", "all_or_nothing", "extract", "inspect"]
 
 Item = TypeVar("Item")
 Parts = tuple[str, ...]
@@ -95,12 +95,13 @@ def extract(path: Path, destination: Path, limits: Limits) -> ArchiveInfo:
             for chunk in chunks:
                 file.write(chunk)
 
-    with _all_or_nothing(destination):
+    with all_or_nothing(destination):
         return _walk(path, limits, write)
 
 
 @contextmanager
-def _all_or_nothing(destination: Path) -> Iterator[None]:
+def all_or_nothing(destination: Path) -> Iterator[None]:
+    """An empty directory to write into; emptied again, or removed, when the block fails."""
     there = destination.exists()
     if there and any(destination.iterdir()):
         raise FileExistsError(f"{destination} is not empty")

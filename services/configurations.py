@@ -13,7 +13,7 @@ from sqlalchemy import select, update
 from extensions import db
 from models import ConfigurationVersion, Environment, Membership
 from policy.permissions import Permission
-from services import archives, audit, clock
+from services import archive_child, archives, audit, clock
 from services.access import require
 from services.errors import Invalid
 from services.storage import blobs
@@ -28,7 +28,7 @@ def upload(
     and looked at. Raises :class:`services.errors.Forbidden`, and :class:`Invalid` for field "archive" or "message" with
     the reason.
     """
-    require(membership, Permission.WRITE, "You cannot upload a configuration here.")
+    require(membership, Permission.WRITE, "You cannot upload a configuration here.", environment)
     message = " ".join(message.split())
     if len(message) > 200:
         raise Invalid("message", "At most 200 characters.")
@@ -37,7 +37,7 @@ def upload(
         path = Path(folder) / "archive"
         digest = _copy(stream, path, limits().packed_bytes)
         try:
-            info = archives.inspect(path, limits())
+            info = archive_child.inspect(path, limits())
         except archives.ArchiveRefused as refused:
             raise Invalid("archive", str(refused)) from None
         content = path.read_bytes()

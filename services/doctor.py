@@ -71,6 +71,7 @@ def examine() -> Iterator[Finding]:
     yield from _redis(queue.connection())
     yield from _working_directories()
     yield _terraform(config.terraform_bin)
+    yield _sandbox(config.terraform_sandbox)
     yield from _sts(config)
 
 
@@ -237,6 +238,20 @@ def _terraform(setting: str | None) -> Finding:
     except terraform.TerraformMissing as error:
         return Finding("Terraform", Status.PROBLEM, str(error), "Install terraform, or set TERRAFORM_BIN to its path.")
     return Finding("Terraform", Status.OK, f"{found.label} {version}")
+
+
+def _sandbox(setting: str) -> Finding:
+    walls = terraform.walls(setting)
+    if walls.bwrap is not None:
+        return Finding("Sandbox", Status.OK, f"terraform runs inside {walls.bwrap}")
+    if setting == "none":
+        advice = "Leave TERRAFORM_SANDBOX out, unless everybody who can upload may read what the worker can."
+    else:
+        advice = "Install bubblewrap, and allow user namespaces to the worker's user (docs/SECURITY.md)."
+    if walls.refused:
+        return Finding("Sandbox", Status.PROBLEM, f"nothing can run: {walls.why}", advice)
+    detail = f"terraform runs without one and reads what the worker can: {walls.why}"
+    return Finding("Sandbox", Status.WARNING, detail, advice)
 
 
 def _sts(config: Config, ask: Callable[[Config], datetime] | None = None) -> Iterator[Finding]:

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 
 from extensions import db
-from models import Environment, Membership, Organization, Run
+from models import Environment, Membership, Run
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import SESSION_LEAST, SESSION_MOST, MfaLevel
 from policy.permissions import Permission
 from services import audit, clock, runs
-from services.access import require
+from services.access import Authority, authority, require, visible
 from services.compare_and_set import won
 from services.errors import Conflict, Invalid, NotFound
 from services.organizations import SLUG, SLUG_SENTENCE
 
+_ONLY_ADMINS = "Only admins of this environment can change its settings."
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What the settings form can change."""
+    """What the settings form can change. None leaves level or session length as they are: they are the owners'."""
 
-    mfa_level: MfaLevel
-    session_seconds: int
+    mfa_level: MfaLevel | None
+    session_seconds: int | None
     description: str
     terraform_directory: str
 
@@ -55,36 +58,49 @@ def create_environment(membership: Membership, name: str, description: str = "")
     return environment
 
 
-def environment(membership: Membership, name: str) -> Environment:
-    """An environment of the member's organization. Raises :class:`NotFound`."""
+def enter(membership: Membership, name: str) -> Authority:
+    """The environment of this name with what the member may do there.
+
+    Raises :class:`NotFound` for a missing one, and for one that the member has no access to, alike.
+    """
     query = select(Environment).where(
         Environment.organization_id == membership.organization_id, Environment.name == name
     )
     found = db.session.scalar(query)
-    if found is None:
+    here = authority(membership, found) if found is not None else None
+    if here is None or not here.may(Permission.READ):
         raise NotFound("No such environment.")
-    return found
+    return here
 
 
-def environments(organization: Organization) -> list[Environment]:
-    """The organization's environments, by name."""
-    query = select(Environment).where(Environment.organization_id == organization.id).order_by(Environment.name)
-    return list(db.session.scalars(query))
+def environment(membership: Membership, name: str) -> Environment:
+    """As :func:`enter`, the environment alone."""
+    return enter(membership, name).environment
+
+
+def environments(membership: Membership) -> list[Environment]:
+    """The organization's environments that the member has access to, by name."""
+    here = Membership.organization_id == membership.organization_id, Membership.user_id == membership.user_id
+    query = select(Environment).join(Membership, Membership.organization_id == Environment.organization_id)
+    return list(db.session.scalars(query.where(*here, visible()).order_by(Environment.name)))
 
 
 def save_settings(membership: Membership, environment: Environment, wanted: Settings) -> None:
     """Save the settings with an audit event of what changed, and commit.
 
     A raised level reaches runs that await confirmation at once: they await authentication from now on.
-    Raises :class:`Forbidden` for anyone but an owner, :class:`Invalid` for a field.
+    Raises :class:`Forbidden` for anyone but admins, and for an admin who would set level or session length;
+    :class:`Invalid` for a field.
     """
-    require(membership, Permission.SET_MFA_LEVEL, "Only owners of the organization can change these settings.")
-    if not SESSION_LEAST <= wanted.session_seconds <= SESSION_MOST:
+    require(membership, Permission.EDIT_SETTINGS, _ONLY_ADMINS, environment)
+    gate = {"mfa_level": wanted.mfa_level, "session_seconds": wanted.session_seconds}
+    values: dict[str, Any] = {name: value for name, value in gate.items() if value is not None}
+    if values:
+        require(membership, Permission.SET_MFA_LEVEL, "Only owners can change the MFA level and the session length.")
+    if not SESSION_LEAST <= values.get("session_seconds", SESSION_LEAST) <= SESSION_MOST:
         raise Invalid("session_minutes", "A session lasts from 15 minutes to 36 hours (2,160 minutes).")
     _hold_still(environment)
-    values = {
-        "mfa_level": wanted.mfa_level,
-        "session_seconds": wanted.session_seconds,
+    values |= {
         "description": _short(wanted.description, "description", 200),
         "terraform_directory": _directory(wanted.terraform_directory),
     }
@@ -119,7 +135,7 @@ def _raise_gates(environment: Environment) -> None:
 
 def lock(membership: Membership, environment: Environment, reason: str) -> None:
     """Lock by hand: no plan is queued and no apply starts until it is unlocked; a running one finishes. Commits."""
-    require(membership, Permission.LOCK, "You cannot lock this environment.")
+    require(membership, Permission.LOCK, "You cannot lock this environment.", environment)
     reason = _short(reason, "reason", 120)
     if not reason:
         raise Invalid("reason", "Say why, so that others know whom to ask and for what.")
@@ -133,7 +149,7 @@ def lock(membership: Membership, environment: Environment, reason: str) -> None:
 
 def unlock(membership: Membership, environment: Environment) -> None:
     """Take the manual lock off, commit, and start what was pending."""
-    require(membership, Permission.LOCK, "You cannot unlock this environment.")
+    require(membership, Permission.LOCK, "You cannot unlock this environment.", environment)
     statement = update(Environment).where(Environment.id == environment.id, Environment.locked_by_id.is_not(None))
     values = {"locked_by_id": None, "locked_at": None, "lock_reason": ""}
     if not won(statement.values(**values)):

@@ -26,6 +26,10 @@ class Forbidden(LockstepError):
     """A member may see it but not do it (403)."""
 
 
+class SecondFactorNeeded(Forbidden):
+    """The organization requires a second factor, and this person has none yet."""
+
+
 class Conflict(LockstepError):
     """Somebody or something was faster (409): the status moved on, the environment is held or locked."""
 

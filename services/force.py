@@ -1,4 +1,4 @@
-"""The two hard ends of a run, an owner's alone: forcing a terraform that does not stop, and giving up on its worker."""
+"""The two hard ends of a run, an admin's alone: forcing a terraform that does not stop, and giving up on its worker."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ from services.storage import logs
 def force(membership: Membership, run: Run) -> None:
     """Ask the worker for a second SIGINT and then SIGKILL; the state may lack what was in flight. Commits.
 
-    Raises :class:`Forbidden` for anyone but an owner, :class:`Conflict` before the cool-off of a cancel is over.
+    Raises :class:`Forbidden` for anyone but admins, :class:`Conflict` before the cool-off of a cancel is over.
     """
-    require(membership, Permission.FORCE, "Only owners of the organization can force a run to end.")
+    require(membership, Permission.FORCE, "Only admins of this environment can force a run to end.", run.environment)
     config: Config = current_app.config["LOCKSTEP"]
     if not lifecycle.can_force(run.status, run.cancel_requested_at, clock.now(), config.force_after):
         raise Conflict("This run cannot be forced to end now: cancel it first and give it time. Nothing was changed.")
@@ -42,9 +42,9 @@ def give_up(membership: Membership, run: Run) -> None:
     """Declare the worker of a running phase gone for good: the run is interrupted, the environment free. Commits.
 
     A worker that comes back finds its phase taken and touches nothing; its terraform, if it runs, is not ended by this.
-    Raises :class:`Forbidden` for anyone but an owner, :class:`Conflict` while the worker gives signs.
+    Raises :class:`Forbidden` for anyone but admins, :class:`Conflict` while the worker gives signs.
     """
-    require(membership, Permission.FORCE, "Only owners of the organization can give up on a worker.")
+    require(membership, Permission.FORCE, "Only admins of this environment can give up on a worker.", run.environment)
     phase = run.phase(PhaseKind.PLAN if run.status is RunStatus.PLANNING else PhaseKind.APPLY)
     now = clock.now()
     if not lifecycle.can_give_up(run.status, phase.heartbeat_at, now):

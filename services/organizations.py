@@ -10,8 +10,8 @@ from sqlalchemy.exc import IntegrityError
 from extensions import db
 from models import Membership, Organization, User
 from policy.permissions import Role
-from services import audit, clock
-from services.errors import Invalid, NotFound
+from services import audit, clock, members
+from services.errors import Invalid, NotFound, SecondFactorNeeded
 
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,62}[a-z0-9])?", re.ASCII)
 SLUG_SENTENCE = "A name has lower case letters, digits and dashes, at most 64, and no dash at its ends."
@@ -42,12 +42,18 @@ def add_organization(name: str, owner: User | None) -> Organization:
 
 
 def add_member(organization: Organization, user: User, role: Role) -> Membership:
-    """Make ``user`` a member, or change the role of one, and commit."""
+    """Make ``user`` a member, or change the role of one, and commit.
+
+    A new member has access to no environment until somebody gives it. Raises :class:`services.errors.Conflict` for
+    the last owner, who stays one.
+    """
+    members.hold_still(organization.id)
     membership = db.session.get(Membership, (organization.id, user.id))
     if membership is None:
         membership = Membership(organization_id=organization.id, user_id=user.id, role=role)
         db.session.add(membership)
     else:
+        members.keep_an_owner(membership, role)
         membership.role = role
     audit.record("member.set", None, organization=organization, user=user.name, role=role.value)
     db.session.commit()
@@ -71,7 +77,7 @@ def memberships(user: User) -> list[Membership]:
 def membership(user: User, organization_name: str) -> Membership:
     """The person's part in an organization.
 
-    Raises :class:`NotFound` for a missing organization and for a stranger alike.
+    Raises :class:`NotFound` for a missing organization and for a stranger alike, :class:`SecondFactorNeeded`.
     """
     query = select(Membership).join(Organization).where(
         Membership.user_id == user.id, Organization.name == organization_name
@@ -79,4 +85,6 @@ def membership(user: User, organization_name: str) -> Membership:
     found = db.session.scalar(query)
     if found is None:
         raise NotFound("No such organization.")
+    if found.organization.second_factor_required and found.user.totp_at is None:
+        raise SecondFactorNeeded(f"{organization_name} requires a second factor. Set it up in your settings first.")
     return found

@@ -20,13 +20,14 @@ from models import (
     Phase,
     PhaseStatus,
     Run,
+    SignIn,
     StateVersion,
     User,
     Variable,
 )
 from policy.lifecycle import GIVE_UP_AFTER, LEASE, RUNNING, RunStatus
 from policy.mfa import PhaseKind
-from services import clock
+from services import access, clock, sign_ins
 
 #: Columns that change all the time and show nowhere but in the log itself.
 _LOG = {"log_size", "log_lines", "spool_offset", "log_packed_at", "heartbeat_at", "worker"}
@@ -58,10 +59,14 @@ class Pulse:
     status: RunStatus
 
 
-def look(user_id: int, epoch: int, organization: str, environment: str, number: int) -> Pulse | None:
-    """The run as this person may see it now; None when the session ended, or there is no such run for them."""
+def look(user_id: int, epoch: int, token: str, organization: str, environment: str, number: int) -> Pulse | None:
+    """The run as this person may see it now; None when the session ended, or there is no such run for them.
+
+    ``token`` is the secret of the session (services/sign_ins.py).
+    """
     row = db.session.execute(
-        _query(), {"user": user_id, "epoch": epoch, "organization": organization, "environment": environment,
+        _query(), {"user": user_id, "epoch": epoch, "session": sign_ins.digest(token),
+                   "idle": clock.now() - sign_ins.IDLE, "organization": organization, "environment": environment,
                    "number": number, "lately": clock.now() - _ATTRIBUTES},
     ).one_or_none()  # fmt: skip
     if row is None:
@@ -133,6 +138,7 @@ def _query() -> Select[Any]:
     waits = Run.status.in_(_WAITING)
     columns += [
         Membership.role.label("role"),
+        access.rank(User.id, Environment.id).label("access"),
         attempts.scalar_subquery().label("attempts"),
         state.scalar_subquery().label("state"),
         case((Run.status == RunStatus.PENDING, ahead.scalar_subquery()), else_=literal(0)).label("ahead"),
@@ -146,6 +152,7 @@ def _query() -> Select[Any]:
         select(*columns)
         .select_from(User)
         .join(Membership, Membership.user_id == User.id)
+        .join(SignIn, SignIn.user_id == User.id)
         .join(Organization, Organization.id == Membership.organization_id)
         .join(Environment, Environment.organization_id == Organization.id)
         .join(Run, Run.environment_id == Environment.id)
@@ -155,8 +162,13 @@ def _query() -> Select[Any]:
             User.id == bindparam("user"),
             User.session_epoch == bindparam("epoch"),
             Organization.name == bindparam("organization"),
+            SignIn.digest == bindparam("session"),
+            SignIn.ended_at.is_(None),
+            SignIn.seen_at > bindparam("idle"),
+            or_(User.totp_at.is_not(None), Organization.second_factor_required.is_(False)),
             Environment.name == bindparam("environment"),
             Run.number == bindparam("number"),
+            access.visible(),
         )
     )
 

@@ -65,7 +65,7 @@ def create_run(
 
     Under `plans and applies` it awaits authentication and nothing is queued.
     """
-    require(membership, Permission.WRITE, "You cannot queue plans here.")
+    require(membership, Permission.WRITE, "You cannot queue plans here.", environment)
     message = " ".join(message.split()) or configuration.message
     if len(message) > 200:
         raise Invalid("message", "At most 200 characters.")
@@ -151,7 +151,7 @@ def confirm(membership: Membership, run: Run) -> RunStatus:
 
     Raises :class:`services.errors.Forbidden`, :class:`Conflict`.
     """
-    require(membership, Permission.WRITE, "You cannot apply here.")
+    require(membership, Permission.WRITE, "You cannot apply here.", run.environment)
     refuse_when_locked(run.environment)
     new = transition(run, Event.CONFIRM, confirmed_by_id=membership.user_id)
     if new is not RunStatus.APPLY_QUEUED:
@@ -166,7 +166,7 @@ def confirm(membership: Membership, run: Run) -> RunStatus:
 
 def discard(membership: Membership, run: Run) -> None:
     """Discard a run that waits for a person; commits and starts the next. Raises as :func:`confirm`."""
-    require(membership, Permission.WRITE, "You cannot discard runs here.")
+    require(membership, Permission.WRITE, "You cannot discard runs here.", run.environment)
     transition(run, Event.DISCARD, ended_by_id=membership.user_id)
     audit.record("run.discard", membership.user, run=run)
     _over(run)
@@ -174,7 +174,7 @@ def discard(membership: Membership, run: Run) -> None:
 
 def cancel(membership: Membership, run: Run) -> None:
     """Cancel: at once before anything runs, else by one SIGINT that the worker sends. Commits."""
-    require(membership, Permission.WRITE, "You cannot cancel runs here.")
+    require(membership, Permission.WRITE, "You cannot cancel runs here.", run.environment)
     if run.status in lifecycle.RUNNING:
         values = {
             "cancel_requested_at": clock.now(),

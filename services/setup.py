@@ -45,7 +45,7 @@ def make_first_owner(home: Path, token: str, *, name: str, email: str, password:
     :class:`services.errors.Invalid` for a field.
     """
     check_token(home, token)
-    user = accounts.add_user(name, email, password)
+    user = accounts.add_user(name, email, password, organization)
     organizations.add_organization(organization, user)
     try:
         (home / "setup_token").unlink()

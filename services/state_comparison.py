@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -13,9 +13,10 @@ from policy import state_diff, state_file
 from policy.permissions import Permission
 from policy.state_diff import StateDiff
 from policy.state_file import NotAState, State
-from services import states
+from services import run_secrets, states, variables
 from services.access import require
 from services.errors import NotFound
+from services.execution.redact import Redactor
 from services.storage import blobs
 
 #: How many versions the two lists to choose from hold.
@@ -39,7 +40,7 @@ def compare(membership: Membership, environment: Environment, before: int | None
 
     Raises :class:`services.errors.NotFound`.
     """
-    require(membership, Permission.READ, "You cannot read the states of this environment.")
+    require(membership, Permission.READ, "You cannot read the states of this environment.", environment)
     choices = states.versions(environment, limit=CHOICES)
     if not choices:
         raise NotFound("No such state.")
@@ -49,12 +50,20 @@ def compare(membership: Membership, environment: Environment, before: int | None
     else:
         older = states.version(environment, before)
     contents = [blobs.get(version.blob_id, alone=True) if version else None for version in (older, newer)]
+    hide = _hider(environment, older, newer)
     db.session.rollback()  # reading large states takes a while
     try:
         parsed = [_parsed(content) for content in contents]
     except NotAState:
         return Compared(older, newer, None, choices)
-    return Compared(older, newer, state_diff.compare(parsed[0], parsed[1] or {}), choices)
+    return Compared(older, newer, state_diff.compare(parsed[0], parsed[1] or {}, hide), choices)
+
+
+def _hider(environment: Environment, *versions: StateVersion | None) -> Callable[[str], str]:
+    """Takes out of a text what was secret in the runs that made the states, and what is now."""
+    secrets = run_secrets.of(*(version.run_id for version in versions if version is not None))
+    secrets |= variables.sensitive_values(environment.organization, environment)
+    return Redactor(secrets).text
 
 
 def serials(environment: Environment, numbers: Sequence[int | None]) -> dict[int, int]:

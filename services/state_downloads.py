@@ -12,19 +12,21 @@ from services.access import require
 from services.storage import blobs
 from services.storage.sqlite import read_only
 
+_HOLDS_SECRETS = "A state holds secrets: downloading one needs write access to this environment."
+
 
 def download(membership: Membership, environment: Environment, number: int) -> tuple[StateVersion, bytes]:
     """A version and its content; records who took it, and commits.
 
-    Raises :class:`services.errors.Forbidden`, :class:`services.errors.NotFound`.
+    Raises :class:`services.errors.Forbidden` for who may only read, :class:`services.errors.NotFound`.
     """
-    require(membership, Permission.READ, "You cannot read the states of this environment.")
+    require(membership, Permission.READ_STATE, _HOLDS_SECRETS, environment)
     return _hand_out(membership, environment, states.version(environment, number))
 
 
 def current(membership: Membership, environment: Environment, token: str) -> tuple[StateVersion, bytes] | None:
     """The current version for a terminal that came with the token of this name; None when there is none. As above."""
-    require(membership, Permission.READ, "You cannot read the states of this environment.")
+    require(membership, Permission.READ_STATE, _HOLDS_SECRETS, environment)
     version = states.latest(environment.id)
     return None if version is None else _hand_out(membership, environment, version, token=token)
 

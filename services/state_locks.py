@@ -16,7 +16,7 @@ from extensions import db
 from models import Environment, Membership, User
 from policy.permissions import Permission
 from services import audit, clock, holds, runs
-from services.access import require
+from services.access import authority, require
 from services.compare_and_set import won
 from services.errors import Conflict, Forbidden, LockstepError
 from services.holds import HolderKind
@@ -57,7 +57,7 @@ def take(membership: Membership, environment: Environment, info: Any) -> None:
 
     Raises :class:`services.errors.Forbidden`, :class:`BadLock`, and :class:`Locked` when it is held.
     """
-    require(membership, Permission.WRITE_STATE, "You cannot lock the state of this environment.")
+    require(membership, Permission.WRITE_STATE, "You cannot lock the state of this environment.", environment)
     wanted, user = lock_id(info), membership.user
     kept = {"ID": wanted} | {name: str(info[name])[:200] for name in _FIELDS if name in info}
     statement = update(Environment).where(
@@ -96,9 +96,9 @@ def release(membership: Membership, environment: Environment, sent: str | None) 
     """Take the terminal's lock off, commit, and start what was pending. Nothing to take off is no error.
 
     ``sent`` is the ID of the lock, None for `terraform force-unlock`, which sends none (1.11). Raises
-    :class:`Locked` for another ID and :class:`services.errors.Forbidden` for another person who is no owner.
+    :class:`Locked` for another ID and :class:`services.errors.Forbidden` for another person who is no admin.
     """
-    require(membership, Permission.WRITE_STATE, "You cannot unlock the state of this environment.")
+    require(membership, Permission.WRITE_STATE, "You cannot unlock the state of this environment.", environment)
     found = environment.state_lock_id
     if found is None:
         runs.start_pending(environment.id)
@@ -116,9 +116,10 @@ def take_off(membership: Membership, environment: Environment, seen: str) -> Non
 
 
 def may_take_off(membership: Membership, environment: Environment) -> bool:
-    """Whether the lock is this person's, or they own the organization."""
-    own = environment.state_lock_by_id == membership.user_id and membership.may(Permission.WRITE_STATE)
-    return own or membership.may(Permission.REPLACE_STATE)
+    """Whether the lock is this person's, or they are an admin here."""
+    here = authority(membership, environment)
+    own = environment.state_lock_by_id == membership.user_id and here.may(Permission.WRITE_STATE)
+    return own or here.may(Permission.REPLACE_STATE)
 
 
 def _take_off(membership: Membership, environment: Environment, found: str, *, forced: bool) -> None:

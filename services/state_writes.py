@@ -25,7 +25,7 @@ def from_terminal(
 
     Raises :class:`services.errors.Forbidden`, :class:`NotAState`, :class:`state_locks.Locked`, :class:`StaleState`.
     """
-    require(membership, Permission.WRITE_STATE, "You cannot write the state of this environment.")
+    require(membership, Permission.WRITE_STATE, "You cannot write the state of this environment.", environment)
     prepared = states.prepare(content)
     states.hold_still(environment.id)
     state_locks.require_theirs_or_free(environment, membership.user, sent_lock)
@@ -41,7 +41,7 @@ def upload(
 
     Raises :class:`services.errors.Forbidden`, :class:`Invalid` for field "state" or "name", :class:`Conflict`.
     """
-    require(membership, Permission.REPLACE_STATE, "Only owners of the organization can upload a state.")
+    require(membership, Permission.REPLACE_STATE, "Only admins of this environment can upload a state.", environment)
     if force and typed_name.strip() != environment.name:
         raise Invalid("name", f"Type {environment.name} to replace the state. Nothing was changed.")
     try:
@@ -72,7 +72,7 @@ def roll_back(
     :class:`services.errors.Forbidden`, :class:`services.errors.NotFound`, :class:`Invalid` for field "serial",
     :class:`Conflict`.
     """
-    require(membership, Permission.REPLACE_STATE, "Only owners of the organization can roll a state back.")
+    require(membership, Permission.REPLACE_STATE, "Only admins of this environment can roll a state back.", environment)
     old, current = states.version(environment, number), states.latest(environment.id)
     if current is None or current.number != seen or old.number == current.number:
         raise Conflict(MOVED_ON)

@@ -10,8 +10,9 @@ import hashlib
 import hmac
 import secrets
 from datetime import timedelta
+from typing import cast
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import CursorResult, func, or_, select, update
 
 from extensions import db
 from models import ApiToken, TokenScope, User
@@ -74,6 +75,13 @@ def revoke(user: User, number: int) -> ApiToken:
     audit.record("token.revoke", user, name=token.name, start=token.start)
     db.session.commit()
     return token
+
+
+def end_all(user: User) -> int:
+    """Revoke every token of a person, and return how many. The caller records and commits."""
+    statement = update(ApiToken).where(ApiToken.user_id == user.id, ApiToken.revoked_at.is_(None))
+    result = cast("CursorResult[None]", db.session.execute(statement.values(revoked_at=clock.now())))
+    return result.rowcount
 
 
 def recognize(name: str, text: str) -> ApiToken | None:

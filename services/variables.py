@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,10 @@ from models import Category, Environment, Membership, Organization, Scope, User,
 from policy import variables as rules
 from policy.permissions import Permission
 from services import audit, clock
-from services.access import require
+from services.access import hold_membership, require
 from services.errors import Invalid, NotFound
-from services.execution import hcl
-from services.storage.vault import Vault
+from services.execution import hcl as language
+from services.storage.vault import Vault, VaultError
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def save(
     ):
         if sentence:
             raise Invalid(at, sentence)
-    if not keep and sensitive and 0 < len(value) < 4:
-        raise Invalid("value", "A sensitive value has at least 4 characters; a shorter one cannot be hidden in logs.")
+    texts = language.secrets(value)[1:] if hcl and category is Category.TERRAFORM else [value]
+    if sensitive and not keep and (sentence := rules.check_hideable(texts or [value])):
+        raise Invalid("value", sentence)
     variable = existing or Variable(
         place=place.word,
         organization_id=place.organization.id,
@@ -175,7 +177,7 @@ def resolve(person: User, organization: Organization, environment: Environment |
     terraform = {key: row for key, row in winners.items() if row.category is Category.TERRAFORM}
     hidden = {key: row for key, row in winners.items() if row.sensitive}
     secret = [values[key] for key, row in hidden.items() if not row.hcl]
-    secret += [text for key, row in hidden.items() if row.hcl for text in hcl.secrets(values[key])]
+    secret += [text for key, row in hidden.items() if row.hcl for text in language.secrets(values[key])]
     secret += [env[name] for name in (rules.ACCESS_KEY, rules.SECRET_KEY) if env.get(name)]
     return Resolved(
         env=env,
@@ -186,15 +188,40 @@ def resolve(person: User, organization: Organization, environment: Environment |
     )
 
 
+def sensitive_values(organization: Organization, environment: Environment) -> set[str]:
+    """Whatever anybody's run in this environment would hide now: everybody's own values, too. Never to be shown.
+
+    One that cannot be read is left out.
+    """
+    query = select(Variable).where(
+        Variable.organization_id == organization.id,
+        or_(Variable.environment_id.is_(None), Variable.environment_id == environment.id),
+        or_(Variable.sensitive, Variable.name == rules.ACCESS_KEY),
+    )
+    found: set[str] = set()
+    for row in db.session.scalars(query):
+        with contextlib.suppress(VaultError):
+            found.update(_texts(_open(row), as_hcl=row.hcl))
+    return found
+
+
+def _texts(value: str, *, as_hcl: bool) -> list[str]:
+    """What is to be hidden of a sensitive value. Of an HCL one the strings count, beside the whole."""
+    return [*language.secrets(value)] if as_hcl else [value]
+
+
 def _require_place(membership: Membership, place: Place) -> None:
     """Shared ones are the owners'; an environment's need write; personal ones are only their creator's."""
     if place.owner is not None:
         if place.owner.id != membership.user_id:
             raise NotFound("No such variable.")
+        if place.environment is not None:
+            require(membership, Permission.READ, "You cannot see this environment.", place.environment)
+        hold_membership(membership.organization_id, membership.user_id)
     elif place.environment is None:
         require(membership, Permission.EDIT_SHARED_VARIABLES, "Only owners can change the shared variables.")
     else:
-        require(membership, Permission.WRITE, "You cannot change this environment's variables.")
+        require(membership, Permission.WRITE, "You cannot change this environment's variables.", place.environment)
 
 
 def _record(membership: Membership, place: Place, variable: Variable, action: str) -> None:

@@ -12,7 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from services.execution import hcl
+from services.execution import hcl, inside
+
+#: Bytes of a configuration file that are looked at.
+_MOST = 64 << 20
 
 
 def own_backend(folder: Path) -> str | None:
@@ -22,7 +25,7 @@ def own_backend(folder: Path) -> str | None:
     reads these blocks in the root module alone. Files terraform cannot parse say nothing here; it will.
     """
     for path in _files(folder):
-        text = path.read_text("utf-8", "replace")
+        text = _text(folder, path)
         found = _in_json(text) if path.name.endswith(".json") else _in_native(text)
         if found is not None:
             return found
@@ -45,7 +48,7 @@ def ephemeral_variables(folder: Path) -> frozenset[str]:
     """
     names: set[str] = set()
     for path in _files(folder):
-        text = path.read_text("utf-8", "replace")
+        text = _text(folder, path)
         if path.name.endswith(".json"):
             names.update(_ephemeral_in_json(text))
         else:
@@ -64,6 +67,14 @@ def _files(folder: Path) -> list[Path]:
         and not path.name.startswith(".")
         and path.is_file()
     )
+
+
+def _text(folder: Path, path: Path) -> str:
+    """What a file says; nothing for what a command put in its place. An archive holds no links."""
+    try:
+        return inside.read(folder, path, _MOST).decode("utf-8", "replace")
+    except OSError:
+        return ""
 
 
 def _tokens(text: str) -> list[hcl.Token]:

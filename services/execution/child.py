@@ -95,6 +95,8 @@ class Child:
     started_at: float
     """Seconds since the epoch."""
     argv: tuple[str, ...]
+    init: ProcessId | None = None
+    """The first process of its sandbox, with which everything inside ends; None without a sandbox."""
 
     @property
     def pid(self) -> int:
@@ -148,6 +150,9 @@ class Child:
         """
         if self.command.boot_id != boot_id():
             return
+        if self.init is not None:
+            self.init.signal(signal.SIGKILL)
+            return
         present = _stat(self.command.pid)
         if present is not None and present[0] != self.command.start_time:
             return  # The number belongs to another process now, and so would the session.
@@ -191,6 +196,7 @@ def attach(control: Path, step: str) -> Child:
         command=ProcessId(record["pid"], record["start_time"], boot),
         started_at=record["started_at"],
         argv=tuple(record["argv"]),
+        init=ProcessId(record["init_pid"], record["init_start_time"], boot) if "init_pid" in record else None,
     )
 
 

@@ -1,6 +1,6 @@
 """Starts one command and stays until it ends, so that its exit code is never lost.
 
-Run as a script (`python -I -S child_wrapper.py CONTROL STEP READY_FD KNOWN COMMAND…`), never imported: it
+Run as a script (`python -I -S child_wrapper.py CONTROL STEP READY_FD KNOWN FDS COMMAND…`), never imported: it
 has to be small, start fast (even the import of json would take a third longer) and survive everything
 above it. It leads a session of its own, blocks the signals meant for the application, and leaves two
 files in the folder CONTROL:
@@ -14,9 +14,16 @@ files in the folder CONTROL:
 
 READY_FD receives "1" once the command is released, "0" when the step was started before. The command
 gets exactly the environment the wrapper was given, the working directory, and file descriptors 0 to 2.
+
+FDS is "-", or for a command inside a sandbox the descriptors that are its alone, with commas. Such a command line
+(`sandbox.py`) has bwrap in front and three words to replace by descriptors: @info is told bwrap's child, the first
+process of the sandbox, on @ready the first program inside says that it is there, and on @gate it waits to become the
+command. So the record names the command's own pid, as it is outside, and "init_pid", whose end is the end of
+everything inside: it is killed when the command has ended, and the exit code is written down after that.
 """
 
 import os
+import select
 import signal
 import sys
 import time
@@ -27,24 +34,27 @@ BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 def _main() -> int:
     control, step, ready_fd, known = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    command = sys.argv[5:]
+    descriptors = [] if sys.argv[5] == "-" else [int(number) for number in sys.argv[5].split(",")]
+    command = sys.argv[6:]
     # Blocked, not ignored: one that is meant for the command and comes before it runs waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     _reset_signals()
     os.umask(0o077)
     os.set_inheritable(ready_fd, False)
 
-    read_end, write_end = os.pipe()
     began = time.monotonic()
-    child = os.fork()
-    if child == 0:
-        _run_command(command, read_end, write_end)
-    os.close(read_end)
+    if descriptors:
+        child, write_end, inside, init = _fork_sandbox(command, descriptors)
+    else:
+        child, write_end = _fork(command)
+        inside, init = child, 0
+    signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a command that is gone before it is released
+    held = os.pidfd_open(init) if init else -1
     exit_file = os.path.join(control, step + ".exit")
     part = f"{exit_file}.{os.getpid()}"
     try:
         reserved = _reserve(part)
-        _write_record(os.path.join(control, step + ".pid"), _record(known, child))
+        _write_record(os.path.join(control, step + ".pid"), _record(known, inside, init))
     except OSError as error:
         os.close(write_end)  # The command was never released: it sees the end of the pipe and leaves.
         os.waitpid(child, 0)
@@ -52,8 +62,11 @@ def _main() -> int:
     _answer(write_end, b"1")
     _answer(ready_fd, b"1")
 
-    status = os.waitpid(child, 0)[1]
-    code, duration = os.waitstatus_to_exitcode(status), time.monotonic() - began
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    duration = time.monotonic() - began
+    if descriptors:
+        _end_sandbox(held)
+        code = 128 - code if code > 128 else code  # as bwrap tells of a signal
     os.pwrite(reserved, b'{"exit_code": %d, "duration": %.3f}' % (code, duration), 0)
     os.fsync(reserved)
     os.rename(part, exit_file)
@@ -61,12 +74,81 @@ def _main() -> int:
     return 0
 
 
-def _record(known: str, child: int) -> bytes:
+def _record(known: str, child: int, init: int) -> bytes:
     wrapper = os.getpid()
+    inside = b', "init_pid": %d, "init_start_time": %d' % (init, _start_time(init)) if init else b""
     return os.fsencode(known.removesuffix("}")) + (
-        b', "pid": %d, "start_time": %d, "wrapper_pid": %d, "wrapper_start_time": %d, "started_at": %.3f}'
-        % (child, _start_time(child), wrapper, _start_time(wrapper), time.time())
+        b', "pid": %d, "start_time": %d, "wrapper_pid": %d, "wrapper_start_time": %d, "started_at": %.3f%b}'
+        % (child, _start_time(child), wrapper, _start_time(wrapper), time.time(), inside)
     )
+
+
+def _fork(command: list[str]) -> tuple[int, int]:
+    """Pid of the command to be, and what it waits for."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        _run_command(command, read_end, write_end)
+    os.close(read_end)
+    return child, write_end
+
+
+def _fork_sandbox(command: list[str], descriptors: list[int]) -> tuple[int, int, int, int]:
+    """Pid of bwrap, what the command waits for, the command's own pid and that of the sandbox's first process.
+
+    Where bwrap could not make a sandbox, it has said why in the log: its own pid stands for the command, and 0.
+    """
+    info, ready, gate = os.pipe(), os.pipe(), os.pipe()
+    given = {"@info": info[1], "@ready": ready[1], "@gate": gate[0]}
+    child = os.fork()
+    if child == 0:
+        _run_sandbox([str(given.get(word, word)) for word in command], [*given.values(), *descriptors])
+    for descriptor in (*given.values(), *descriptors):
+        os.close(descriptor)
+    init = inside = 0
+    if os.read(ready[0], 1) == b"1":
+        # bwrap writes {"child-pid": 12, …} before it lets its child begin.
+        init = int(os.read(info[0], 4096).partition(b'"child-pid":')[2].partition(b",")[0].strip(b" \n}"))
+        inside = _only_child(init)
+    os.close(ready[0])
+    os.close(info[0])
+    return child, gate[1], inside or child, init
+
+
+def _run_sandbox(command: list[str], descriptors: list[int]) -> None:
+    try:
+        os.setsid()
+        for descriptor in descriptors:
+            os.set_inheritable(descriptor, True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.execve(command[0], command, {})  # noqa: S606 (that is the point)
+    except OSError as error:
+        os.write(2, f"{command[0]} could not be started: {error.strerror}\n".encode())
+    finally:
+        os._exit(127)
+
+
+def _only_child(pid: int) -> int:
+    try:
+        return int(_read(f"/proc/{pid}/task/{pid}/children").split()[0])
+    except FileNotFoundError:  # a kernel without CONFIG_PROC_CHILDREN
+        for entry in os.listdir("/proc"):
+            if entry.isdigit() and int(_stat(int(entry))[1]) == pid:
+                return int(entry)
+        return 0
+
+
+def _end_sandbox(held: int) -> None:
+    """Whatever a provisioner left running ends with the first process, before the exit code can be read."""
+    if held < 0:
+        return
+    try:
+        signal.pidfd_send_signal(held, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+    waiting = select.poll()
+    waiting.register(held, select.POLLIN)
+    waiting.poll(10_000)
 
 
 def _run_command(command: list[str], read_end: int, write_end: int) -> None:
@@ -104,8 +186,15 @@ def _given_environment() -> dict[bytes, bytes]:
 
 
 def _start_time(pid: int) -> int:
+    return int(_stat(pid)[19])
+
+
+def _stat(pid: int) -> list[bytes]:
     # The name in parentheses may hold spaces and parentheses itself: count from the last one.
-    return int(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[19])
+    try:
+        return _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    except ProcessLookupError:
+        return [b"0"] * 20
 
 
 def _read(path: str) -> bytes:

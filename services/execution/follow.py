@@ -14,7 +14,7 @@ from models import Phase, PhaseStatus
 from policy.mfa import PhaseKind
 from services import clock
 from services.compare_and_set import won
-from services.execution import keeping, release, terraform
+from services.execution import inside, keeping, release, terraform
 from services.execution.child import ChildError, ChildNotStarted, ChildVanished
 from services.execution.disk import DiskWatch
 from services.execution.spool import Piece, SpoolReader
@@ -134,6 +134,7 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
             env=work.environment,
             spool=work.workdir.spool_path,
             control=work.workdir.control,
+            sandbox=work.sandbox,
         )
     except (ChildError, OSError) as error:
         with contextlib.suppress(ChildNotStarted):  # its wrapper was killed as it was about to answer
@@ -200,6 +201,8 @@ def _flush(following: _Following, *, final: bool) -> bool:
     except AWAY as error:
         _away(error)
         return True
+    with contextlib.suppress(OSError):  # a disk without room, say; the directory is removed at the end all the same
+        following.reader.wipe(following.pending[-1].spool_end)
     for piece in following.pending:
         following.tail = (following.tail + piece.data)[-TAIL:]
     following.pending = []
@@ -233,12 +236,9 @@ def beat(work: Work) -> None:
 
 
 def _keep_changed_state(following: _Following) -> None:
-    path = following.work.workdir.state_path
-    try:
-        changed = path.stat().st_mtime_ns
-    except FileNotFoundError:
-        return
-    if changed != following.state_seen:
+    workdir = following.work.workdir
+    changed = inside.changed(workdir.root, workdir.state_path)
+    if changed is not None and changed != following.state_seen:
         beat(following.work)  # a state of a run that somebody gave up on must not come on top of newer ones
         keeping.keep_state(following.work)
         following.state_seen = changed

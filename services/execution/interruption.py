@@ -23,6 +23,7 @@ from services import run_pages
 from services.execution import terraform
 from services.execution.child import boot_id
 from services.execution.steps import Work
+from services.execution.workdir import Workdir
 from services.storage import logs
 
 
@@ -38,7 +39,7 @@ def gather(work: Work, step: str, unkept: str) -> dict[str, Any]:
         "rebooted": child.command.boot_id != boot_id(),
         "unkept": unkept,
         "errored_state": workdir.errored_state_path.exists(),
-        "lock": _lock(workdir.state_path.with_name(f".{workdir.state_path.name}.lock.info")),
+        "lock": _lock(workdir, workdir.state_path.with_name(f".{workdir.state_path.name}.lock.info")),
         "own_backend": not work.state_kept_here,
         "begun": work.kind is PhaseKind.APPLY and (workdir.control / "apply.pid").exists(),
     }
@@ -104,12 +105,12 @@ def _changed(path: Path) -> datetime | None:
         return None
 
 
-def _lock(path: Path) -> dict[str, str] | None:
+def _lock(workdir: Workdir, path: Path) -> dict[str, str] | None:
     """Terraform's lock file beside a state (its LockInfo). It goes with the directory: nobody stays locked out."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(workdir.read(path) or b"null")
         return {name: str(found.get(name, ""))[:200] for name in ("Operation", "Who", "Created")}
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return None
 
 

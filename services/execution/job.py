@@ -24,6 +24,7 @@ from services.errors import Conflict
 from services.execution import ending, steps, stopping
 from services.execution.backend_blocks import own_backend
 from services.execution.follow import CredentialsLost, Outcome, Superseded, beat, run_step
+from services.execution.inside import NotAFile
 from services.execution.keeping import unkept
 from services.execution.release import LetGo
 from services.execution.saved_plan import whole_plan
@@ -210,6 +211,8 @@ def _introduce(work: Work) -> None:
     run = work.run
     where = f" in {run.terraform_directory}" if run.terraform_directory else ""
     said = [f"Configuration v{run.configuration.number} unpacked; Terraform {work.version}{where}"]
+    if not work.walls.bwrap:
+        logs.say(work.phase, f"No sandbox: what this run starts can read what the worker can. {work.walls.why}", "bad")
     if not work.state_kept_here:
         said.append("This configuration names a backend of its own: Lockstep neither keeps nor changes its state.")
         db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))
@@ -237,11 +240,14 @@ def _plan(work: Work) -> None:
 
 def _keep_plan(work: Work) -> dict[str, Any]:
     """Store the saved plan and the dependency lock file; commits. Answers the run's columns that name them."""
-    plan = work.workdir.plan_path.read_bytes()
-    if not whole_plan(plan):
+    try:
+        plan, lock = work.workdir.read(work.workdir.plan_path), work.workdir.lock_file_bytes()
+    except NotAFile:
+        said = "The saved plan is no ordinary file: something in the run replaced it."
+        raise PhaseFailed("workdir", f"{said} Nothing was applied.") from None
+    if plan is None or not whole_plan(plan):
         said = "Terraform could not save the whole plan; is the disk of the worker’s machine full?"
         raise PhaseFailed("plan_unsaved", f"{said} Nothing was applied. Queue a new plan.")
-    lock = work.workdir.lock_file_bytes()
     values = {
         "plan_digest": hashlib.sha256(plan).hexdigest(),
         "plan_blob_id": blobs.put("plan", plan).id,

@@ -15,6 +15,7 @@ from extensions import db
 from models import StateVersion
 from policy.mfa import PhaseKind
 from services import audit, states
+from services.execution.inside import NotAFile, TooLarge
 from services.execution.steps import Work
 from services.mfa import sts
 
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 def keep_state(work: Work) -> None:
     """Store the state as the working directory has it now; commits. A file that is only half written waits."""
     if work.state_kept_here:
-        content = _read(work.workdir.state_path)
+        content = _read(work, work.workdir.state_path)
         if states.facts(content) is not None:
             _store(work, content)
     db.session.commit()
@@ -66,20 +67,23 @@ def stored(work: Work) -> bool:
 
 def _newest(work: Work) -> tuple[bytes, bool]:
     """The state with the highest serial, empty for none, and whether every state that is there can be stored here."""
-    errored = _read(work.workdir.errored_state_path)
+    errored = _read(work, work.workdir.errored_state_path)
     if not work.state_kept_here:
         return b"", not errored
-    there = [content for content in (_read(work.workdir.state_path), errored) if content]
+    there = [content for content in (_read(work, work.workdir.state_path), errored) if content]
     known = [(facts.serial, content) for content in there if (facts := states.facts(content)) is not None]
     newest = max(enumerate(known), key=lambda item: (item[1][0], item[0]))[1][1] if known else b""
     return newest, len(known) == len(there)
 
 
-def _read(path: Path) -> bytes:
-    """A file's content, empty when it is not there."""
+def _read(work: Work, path: Path) -> bytes:
+    """A file's content, empty when it is not there. What is no file is no state: a link may lead anywhere."""
     try:
-        return path.read_bytes()
-    except FileNotFoundError:
+        return work.workdir.read(path) or b""
+    except TooLarge:
+        return b"too large to be read"  # and so it stays where it is
+    except NotAFile:
+        log.warning("run %s: %s is no ordinary file and is not kept", work.run_id, path.name)
         return b""
 
 

@@ -106,4 +106,5 @@ def _alive(control: Path) -> bool:
             continue
         if child.running() or child.wrapper.alive():
             return True
+        child.kill_session()  # what a provisioner left running, where the wrapper was killed before it could end that
     return False

@@ -1,89 +1,132 @@
-"""Exact-value redaction of a log before it is stored.
+"""Redaction of a log before it is stored.
 
-Terraform masks what a configuration calls sensitive, but a provisioner, a provider's error or an
-`output` can still print a value. Whatever value the run was given as a secret is replaced, in every
-form in which terraform prints it: as is, escaped as in a quoted HCL or JSON string, and in a URL.
+Terraform masks what a configuration calls sensitive, but a provisioner, a provider's error or an `output` can still
+print a value. Whatever value the run was given as a secret is replaced, in every form of services/execution/forms.py,
+also where colours stand within it or an error's frame broke it into lines. Passwords in addresses (of Git, of
+databases) and Lockstep's own API tokens are known by their look and replaced whoever gave them.
+
+What is not found: a value that a program cuts into pieces, reverses or encrypts before it prints it.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
+from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterable
-from urllib.parse import quote
+from typing import Any
+
+from services.execution.forms import MINIMUM, forms, unwrapped
+
+__all__ = ["MASK", "MINIMUM", "HideAll", "Redactor", "passwords_in"]
 
 MASK = "•••".encode()
-MINIMUM = 4
-"""Shorter values are left alone: replacing every "no" or "1" of a log would make it unreadable."""
-
 LARGE = 4096
+
+_GRAM = 4  # bytes
+_WINDOW = 2 * _GRAM - 1
+
+_ANSI = re.compile(rb"\x1b\[[0-9;:?]*[ -/]*[@-~]")
+_BAR = "│".encode()
+_FRAMED = re.compile(rb"^\xe2\x94\x82.*(?:\n\xe2\x94\x82.*)+", re.MULTILINE)
+_BLANKS = re.compile(rb"\s*\n\xe2\x94\x82\s*|[ \t\r]+")
+
+#: user:password@ of an address; and a user without a password that is long enough for a token ("git" is none).
+_URL_PASSWORD = re.compile(rb"(://[^\s/?#:@\"'\\]*:)(?!\xe2\x80\xa2)[^\s/?#@\"'\\]+(?=@)")
+_URL_TOKEN = re.compile(rb"(://)[A-Za-z0-9_.~%-]{16,}(?=@)")
+_API_TOKEN = re.compile(rb"\blsp_[A-Za-z0-9_-]{20,}")
+_PASSWORD_TEXT = re.compile(r"://[^\s/?#:@\"'\\]*:([^\s/?#@\"'\\]+)@|://([A-Za-z0-9_.~%-]{16,})@")
+
+Spans = list[tuple[int, int]]
 
 
 class Redactor:
     """Replaces secrets in bytes with `MASK`. Only values of at least `MINIMUM` characters count.
 
-    A multi-line secret is taken line by line (each without its indentation, which terraform changes),
-    because a log is read line by line. `longest` is the length in bytes of the longest form looked for.
+    A multi-line secret is taken line by line (each without its indentation, which terraform changes), because a log
+    is read line by line. `longest` is the length in bytes of the longest form looked for.
     """
 
     def __init__(self, secrets: Iterable[str]) -> None:
-        needles = {form for secret in secrets for form in _forms(secret)}
-        self._needles = sorted(needles, key=len, reverse=True)
+        secrets = list(dict.fromkeys(secrets))
+        needles = {_ANSI.sub(b"", form) or form for secret in secrets for form in forms(secret)}
+        self._search = _Search(needles)
+        self._wrapped = _Search({form for secret in secrets for form in unwrapped(secret)})
         self._known: dict[tuple[bytes, ...], bool] = {}
-        self.longest = len(self._needles[0]) if self._needles else 0
+        self.longest = self._search.longest
 
     def __repr__(self) -> str:
-        return f"Redactor({len(self._needles)} forms)"
+        return f"Redactor({len(self._search)} forms)"
 
-    def spans(self, data: bytes) -> list[tuple[int, int]]:
+    def spans(self, data: bytes) -> Spans:
         """Where secrets stand in `data`, as (start, end), overlapping ones merged, in order.
 
         Searching for each value by itself and merging hides also the rest of a value that overlaps
-        another one, which a regular expression's alternation would leave standing; and `bytes.find`
-        reads several times faster than `re`.
+        another one, which a regular expression's alternation would leave standing.
         """
-        found: list[tuple[int, int]] = []
-        for needle in self._present(data):
-            start = data.find(needle)
-            while start >= 0:
-                found.append((start, start + len(needle)))
-                start = data.find(needle, start + 1)
-        if len(found) < 2:
-            return found
-        found.sort()
-        merged = [found[0]]
-        for start, end in found[1:]:
-            if start < merged[-1][1]:
-                merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
-            else:
-                merged.append((start, end))
-        return merged
+        view, origin = _without(data, _ANSI, b"") if b"\x1b" in data else (data, None)
+        found = self._search.spans(view)
+        if self._wrapped and _BAR in view:
+            for frame in _FRAMED.finditer(view):
+                text, places = _without(frame.group(), _BLANKS, b" ")
+                for start, end in places.back(self._wrapped.spans(text)):
+                    found.append((frame.start() + start, frame.start() + end))
+        merged = _merged(found)
+        return _merged(origin.back(merged)) if origin is not None else merged
 
     def apply(self, data: bytes) -> bytes:
         """`data` (a line, or several whole lines) without the secrets."""
-        present = self._present(data)
-        if not present:
-            return data
-        if self._independent(present):
+        view = _ANSI.sub(b"", data) if b"\x1b" in data else data
+        if self._wrapped and _BAR in view:  # a part that is replaced first would hide the whole from the search
+            return _by_look(self._replaced(data))
+        present = self._search.present(view)
+        if present and self._independent(present):
             # The same result in a fraction of the time, for a secret that stands in every line.
             for needle in present:
                 data = data.replace(needle, MASK)
-            return data
+            present = self._search.present(_ANSI.sub(b"", data)) if b"\x1b" in data else ()
+        if present:
+            data = self._replaced(data)
+        return _by_look(data)
+
+    def hide(self, tree: Any) -> Any:
+        """JSON (what `json.loads` gives) with the secrets in its strings, names and numbers replaced."""
+        if not self._touches(tree):
+            return tree
+        return self._hidden(tree)
+
+    def text(self, text: str) -> str:
+        """The same for a text of its own."""
+        return self.apply(text.encode("utf-8", "surrogatepass")).decode("utf-8", "replace")
+
+    def _replaced(self, data: bytes) -> bytes:
         parts: list[bytes] = []
         position = 0
         for start, end in self.spans(data):
-            parts += (data[position:start], MASK)
+            # Colours within a value stay, so that what follows has its own again.
+            parts += (data[position:start], MASK, *_ANSI.findall(data, start, end))
             position = end
         parts.append(data[position:])
         return b"".join(parts)
 
-    def _present(self, data: bytes) -> tuple[bytes, ...]:
-        escapes, percents = b"\\" in data, b"%" in data
-        return tuple(
-            needle
-            for needle in self._needles
-            if (escapes or b"\\" not in needle) and (percents or b"%" not in needle) and needle in data
-        )
+    def _touches(self, tree: Any) -> bool:
+        """Whether anything in it would be replaced: one look at all texts together, for large plans and states."""
+        text = "\n".join(_texts(tree)).encode("utf-8", "surrogatepass")
+        return self.apply(text) != text
+
+    def _hidden(self, tree: Any) -> Any:
+        if isinstance(tree, str):
+            return self.text(tree)
+        if isinstance(tree, dict):
+            return {self.text(name): self._hidden(part) for name, part in tree.items()}
+        if isinstance(tree, list):
+            return [self._hidden(part) for part in tree]
+        if isinstance(tree, int | float) and not isinstance(tree, bool):
+            number = json.dumps(tree)
+            return tree if self.text(number) == number else MASK.decode()
+        return tree
 
     def _independent(self, needles: tuple[bytes, ...]) -> bool:
         """Whether no two occurrences of these values (or of one of them) can ever overlap."""
@@ -93,33 +136,6 @@ class Redactor:
             texts = (*needles, MASK)
             self._known[needles] = not any(_can_overlap(a, b) for a in texts for b in texts if not a == b == MASK)
         return self._known[needles]
-
-
-class HideKeys(Redactor):
-    """Hides, beside the given values, whatever could be a temporary key or token of AWS.
-
-    For a phase that was taken over: what its credentials were is known to nobody any more. Those are 40 and more
-    characters of Base64 in a row, of both cases; digests in hex are left alone.
-    """
-
-    _KEY = re.compile(rb"[A-Za-z0-9/+=%\\]{40,}")
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        super().__init__(secrets)
-        self.longest = max(self.longest, LARGE)
-
-    def spans(self, data: bytes) -> list[tuple[int, int]]:
-        """As for given values; the two kinds may overlap."""
-        keys = [found.span() for found in self._KEY.finditer(data) if _both_cases(found[0])]
-        return sorted([*super().spans(data), *keys])
-
-    def apply(self, data: bytes) -> bytes:
-        """`data` without the secrets, and without what could be one."""
-        return self._KEY.sub(lambda found: MASK if _both_cases(found[0]) else found[0], super().apply(data))
-
-
-def _both_cases(text: bytes) -> bool:
-    return text != text.lower() and text != text.upper()
 
 
 class HideAll(Redactor):
@@ -132,6 +148,123 @@ class HideAll(Redactor):
         """Nothing."""
         return b""
 
+    def hide(self, tree: Any) -> Any:
+        """Nothing."""
+        return None
+
+
+def passwords_in(text: str) -> set[str]:
+    """Passwords of addresses in `text` (a variable's value, a file of a configuration): https://user:password@host."""
+    if "://" not in text or "@" not in text:
+        return set()
+    return {found.group(1) or found.group(2) for found in _PASSWORD_TEXT.finditer(text)}
+
+
+class _Search:
+    """Finds many byte strings at once.
+
+    Thousands of them, each looked for by itself, would read the log thousands of times. Every string of at least
+    `_WINDOW` bytes has, wherever it stands, one of four fixed groups of four bytes at a multiple of four; so those
+    groups, read as numbers, are looked up in a set, a quarter as many as there are bytes and without a loop in Python.
+    Only strings of which a group was seen are searched for. Shorter ones are few.
+    """
+
+    def __init__(self, needles: set[bytes]) -> None:
+        ordered = sorted(needles, key=lambda needle: (-len(needle), needle))
+        self.longest = len(ordered[0]) if ordered else 0
+        self._short = tuple(needle for needle in ordered if len(needle) < _WINDOW)
+        index: defaultdict[int, list[bytes]] = defaultdict(list)
+        for needle in ordered[: len(ordered) - len(self._short)]:
+            at = _rarest_window(needle)
+            for start in range(at, at + _GRAM):
+                index[int.from_bytes(needle[start : start + _GRAM], sys.byteorder)].append(needle)
+        self._index = dict(index)
+        self._grams = frozenset(index)
+        self._size = len(ordered)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def present(self, data: bytes) -> tuple[bytes, ...]:
+        """Those that stand in `data`, the longest first."""
+        seen = self._grams.intersection(memoryview(data)[: len(data) & -_GRAM].cast("I")) if self._grams else ()
+        maybe = {needle for gram in seen for needle in self._index[gram]}
+        found = [needle for needle in (*maybe, *self._short) if needle in data]
+        return tuple(sorted(found, key=lambda needle: (-len(needle), needle)))
+
+    def spans(self, data: bytes) -> Spans:
+        """Where they stand, in no order, overlapping ones each by itself."""
+        found: Spans = []
+        for needle in self.present(data):
+            start = data.find(needle)
+            while start >= 0:
+                found.append((start, start + len(needle)))
+                start = data.find(needle, start + 1)
+        return found
+
+
+class _Origin:
+    """From places in a changed text back to those in the text it was made of."""
+
+    def __init__(self) -> None:
+        self._views, self._origins = [0], [0]
+
+    def add(self, view: int, origin: int) -> None:
+        """From `view` on, the changed text is what stands from `origin` on."""
+        self._views.append(view)
+        self._origins.append(origin)
+
+    def back(self, spans: Spans) -> Spans:
+        """The same places in the text it was made of."""
+        return [(self._back(start), self._back(end - 1) + 1) for start, end in spans]
+
+    def _back(self, position: int) -> int:
+        at = bisect_right(self._views, position) - 1
+        return self._origins[at] + position - self._views[at]
+
+
+def _without(data: bytes, pattern: re.Pattern[bytes], instead: bytes) -> tuple[bytes, _Origin]:
+    parts: list[bytes] = []
+    origin, size, position = _Origin(), 0, 0
+    for found in pattern.finditer(data):
+        parts += (data[position : found.start()], instead)
+        size += found.start() - position + len(instead)
+        position = found.end()
+        origin.add(size, position)
+    parts.append(data[position:])
+    return b"".join(parts), origin
+
+
+def _merged(found: Spans) -> Spans:
+    found = sorted(found)
+    merged = found[:1]
+    for start, end in found[1:]:
+        if start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(end, merged[-1][1]))
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _by_look(data: bytes) -> bytes:
+    if b"://" in data and b"@" in data:
+        data = _URL_TOKEN.sub(rb"\1" + MASK, _URL_PASSWORD.sub(rb"\1" + MASK, data))
+    return _API_TOKEN.sub(MASK, data) if b"lsp_" in data else data
+
+
+def _rarest_window(needle: bytes) -> int:
+    """Where those `_WINDOW` bytes begin that are the least likely in other texts: with capitals, digits and signs."""
+    last = min(len(needle) - _WINDOW, 256)
+    return max(range(last + 1), key=lambda at: _rarity(needle[at : at + _WINDOW]))
+
+
+def _rarity(window: bytes) -> int:
+    return sum(_RARE[byte] for byte in set(window))
+
+
+#: How little a byte says: capitals and digits are rare in words, blanks and lower case letters are everywhere.
+_RARE = [1 if chr(byte).islower() or chr(byte) in ' _-.="/\\' else 3 for byte in range(256)]
+
 
 def _can_overlap(first: bytes, second: bytes) -> bool:
     """Whether an occurrence of `second` can lie within one of `first`, or begin in it and reach beyond."""
@@ -142,12 +275,15 @@ def _can_overlap(first: bytes, second: bytes) -> bool:
     return any(second.startswith(first[start:]) for start in range(1, len(first)))
 
 
-def _forms(secret: str) -> Iterable[bytes]:
-    for part in re.split(r"[\r\n]+", secret):
-        line = part.strip()
-        if len(line) < MINIMUM:
-            continue
-        # surrogatepass: a lone surrogate is a legal str and must not stop a run.
-        yield line.encode("utf-8", "surrogatepass")
-        yield json.dumps(line, ensure_ascii=False)[1:-1].encode("utf-8", "surrogatepass")
-        yield quote(line, safe="", errors="replace").encode()
+def _texts(tree: Any) -> Iterable[str]:
+    if isinstance(tree, str):
+        yield tree
+    elif isinstance(tree, dict):
+        for name, part in tree.items():
+            yield name
+            yield from _texts(part)
+    elif isinstance(tree, list):
+        for part in tree:
+            yield from _texts(part)
+    elif isinstance(tree, int | float) and not isinstance(tree, bool):
+        yield json.dumps(tree)

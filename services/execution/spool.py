@@ -7,6 +7,7 @@ die and start again. `SpoolReader` keeps nothing but two positions, so a success
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,11 @@ BATCH = 64 * 1024
 HOLD = 1024 * 1024
 """An unfinished line is held back until it is longer than this; then its beginning is given out."""
 WINDOW = HOLD + 4 * BATCH
+FRAME = 64 * 1024
+"""An error's frame (╷ │ ╵) is held back until it is closed or longer than this: values are broken over its lines."""
+
+_FRAME_BEGINS, _FRAME_ENDS = "╷".encode(), "╵".encode()
+_COLOURS = re.compile(rb"(?:\x1b\[[0-9;]*m)*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +56,7 @@ class SpoolReader:
         self._redactor = redactor
         self._file: int | None = None
         self._seen = -1
+        self._wiped = 0
         self.spool_offset = spool_offset
         self.log_offset = log_offset
 
@@ -77,6 +84,21 @@ class SpoolReader:
         self._seen = self.spool_offset + len(window) - position if at_end else -1
         return pieces
 
+    def wipe(self, end: int) -> None:
+        """Zero what stands before `end`: the log has it, without its secrets, and nobody reads it here again."""
+        if end <= self._wiped:
+            return
+        try:
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return
+        try:
+            for start in range(self._wiped, end, BATCH):
+                os.pwrite(descriptor, bytes(min(BATCH, end - start)), start)
+        finally:
+            os.close(descriptor)
+        self._wiped = end
+
     def close(self) -> None:
         """Close the spool file; reading again opens it again."""
         if self._file is not None:
@@ -97,7 +119,7 @@ class SpoolReader:
         """The bytes from `spool_offset` on, at most `WINDOW`, and whether they reach the file's end."""
         if self._file is None:
             try:
-                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+                self._file = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
             except FileNotFoundError:
                 return b"", True
         window = os.pread(self._file, WINDOW, self.spool_offset)
@@ -115,7 +137,7 @@ class SpoolReader:
         if newline < 0:
             newline = window.find(b"\n", start + BATCH)
         if newline >= 0:
-            return newline + 1
+            return _outside_of_frame(window, start, newline + 1, everything)
         if len(window) - start > HOLD:
             return self._cut_inside(window, start)
         return len(window) if everything else start
@@ -134,3 +156,20 @@ class SpoolReader:
             if start + first < cut < start + last:
                 return start + first if first else start + last
         return cut
+
+
+def _outside_of_frame(window: bytes, start: int, cut: int, everything: bool) -> int:
+    """`cut`, or the end or beginning of the frame that it would cut; `start` when the frame has to be waited for."""
+    begins = window.rfind(_FRAME_BEGINS, start, cut)
+    if begins < 0 or window.find(_FRAME_ENDS, begins, cut) >= 0:
+        return cut
+    frame = window.rfind(b"\n", start, begins) + 1 or start
+    if _COLOURS.sub(b"", window[frame:begins]):
+        return cut  # Something that looks like one, within a line
+    closed = window.find(_FRAME_ENDS, cut, frame + FRAME)
+    end = window.find(b"\n", closed, closed + BATCH) + 1 if closed >= 0 else 0
+    if end:
+        return end
+    if frame > start:
+        return frame
+    return cut if everything or len(window) - start > FRAME else start

@@ -18,17 +18,21 @@ from config import Config
 from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
-from services import archives, clock, configurations, states, variables
+from services import archive_child, archives, clock, configurations, run_secrets, states, variables
 from services.errors import LockstepError
-from services.execution import disk, host, terraform
+from services.execution import disk, hidden, host, terraform
 from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
-from services.execution.redact import HideAll, HideKeys, Redactor
+from services.execution.redact import HideAll, Redactor
+from services.execution.sandbox import Sandbox
 from services.execution.steady import steadily
+from services.execution.terraform import Walls
 from services.execution.workdir import Workdir, WorkdirError
 from services.mfa.credentials import TemporaryCredentials
 from services.storage import blobs, logs
 from services.storage.vault import VaultError
+
+_NO_WALLS = Walls(None)
 
 
 class PhaseFailed(LockstepError):
@@ -67,7 +71,16 @@ class Work:
     adopted: bool = False
     last_sign: datetime | None = None
     state_kept_here: bool = True
+    walls: Walls = _NO_WALLS
     identity: Future[str | None] | None = None
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The walls around its commands; None where there are none."""
+        config: Config = current_app.config["LOCKSTEP"]
+        if self.walls.bwrap is None:
+            return None
+        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, config.sandbox_paths)
 
     @property
     def run(self) -> Run:
@@ -92,7 +105,7 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     only delays the beginning.
     Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
     """
-    values, content, work = steadily(lambda: _read(phase_id, credentials), lambda: _hold(phase_id))
+    values, content, work, secrets = steadily(lambda: _read(phase_id, credentials), lambda: _hold(phase_id))
     if not (work.workdir.control / "init.pid").exists():
         work.workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
     work.workdir.make()
@@ -100,6 +113,9 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
         _unpack(content.archive, work.workdir)
         work.workdir.write_variables(values.terraform, values.hcl)
         _place(content, work)
+        secrets |= hidden.of_configuration(work.workdir.config)
+        work.redactor = Redactor(secrets)
+        hidden.leave(current_app.config["LOCKSTEP"].vault, work.workdir, phase_id, secrets)
     except WorkdirError as error:
         work.workdir.remove()
         raise PhaseFailed("workdir", f"{error} Nothing was run.") from None
@@ -113,15 +129,21 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     return work
 
 
-def _read(phase_id: int, credentials: TemporaryCredentials | None) -> tuple[variables.Resolved, _Content, Work]:
+def _read(
+    phase_id: int, credentials: TemporaryCredentials | None
+) -> tuple[variables.Resolved, _Content, Work, set[str]]:
+    """What a phase is made of, and what must be hidden in its log; commits."""
     phase = db.session.get_one(Phase, phase_id, populate_existing=True)
     run = phase.run
     values, content = _values(run, phase), _content(run, phase)
     work = _work(run, phase, values, credentials, gated=credentials is not None)
     if phase.kind is PhaseKind.APPLY:
         check_plan(run, content.plan, work.version)
+    secrets = _secrets(run, values)
+    if credentials is not None:
+        secrets |= {credentials.access_key_id, *credentials.secrets()}
     db.session.commit()
-    return values, content, work
+    return values, content, work, secrets
 
 
 def resume(run: Run, phase: Phase) -> Work | None:
@@ -139,6 +161,8 @@ def resume(run: Run, phase: Phase) -> Work | None:
     except PhaseFailed:
         values = None
     work = _work(run, phase, values, None, gated=phase.authenticated_at is not None, adopted=True)
+    secrets = hidden.found(current_app.config["LOCKSTEP"].vault, workdir, phase.id)
+    work.redactor = HideAll() if secrets is None else Redactor(secrets)
     work.state_kept_here = not has_own_backend(workdir.cwd)
     return work
 
@@ -208,6 +232,13 @@ def _values(run: Run, phase: Phase) -> variables.Resolved:
         raise PhaseFailed("variables_unreadable", f"A variable cannot be read. {error} Nothing was run.") from None
 
 
+def _secrets(run: Run, values: variables.Resolved) -> set[str]:
+    """What is secret in this run, with what was when its plan was made; kept with the run. The caller commits."""
+    given = [*values.env.values(), *values.terraform.values(), *values.hcl.values()]
+    run_secrets.keep(run.id, {*values.secrets, *hidden.of_values(given)})
+    return run_secrets.of(run.id) | hidden.of_installation(current_app.config["LOCKSTEP"])
+
+
 def workdir_of(run: Run, phase: Phase) -> Workdir:
     """Each queueing of a phase has a working directory of its own."""
     config: Config = current_app.config["LOCKSTEP"]
@@ -224,18 +255,20 @@ def _work(
     gated: bool,
     adopted: bool = False,
 ) -> Work:
-    """``values`` is None for an adopted phase whose variables cannot be read: nothing new is started with them, and
-    none of terraform's output is shown, since what would have to be hidden in it is not known.
+    """``values`` is None for an adopted phase whose variables cannot be read: nothing new is started with them. None of
+    terraform's output is shown until the caller says what has to be hidden in it.
     """
     config: Config = current_app.config["LOCKSTEP"]
     program, version = _program(config, run, adopted=adopted)
     workdir = workdir_of(run, phase)
+    walls = terraform.walls(config.terraform_sandbox)
+    if walls.refused and not adopted:
+        raise PhaseFailed("no_sandbox", f"TERRAFORM_SANDBOX is bwrap, and {walls.why} Nothing was run.")
     operator = {**config.operator, "PATH": os.environ.get("PATH", "")}
     common: dict[str, Any] = {"home": workdir.home, "operator": operator}
     environment = None
     if values is not None and (credentials is not None or not gated):
         environment = child_environment(**common, variables=values.env, credentials=credentials, gated=gated)
-    secrets = [*(values.secrets if values else ()), *(credentials.secrets() if credentials else ())]
     return Work(
         run_id=run.id,
         phase_id=phase.id,
@@ -245,18 +278,14 @@ def _work(
         terraform=program,
         environment=environment,
         show_environment=child_environment(**common, variables={}, credentials=None, gated=False),
-        redactor=_redactor(secrets, unknown=gated and credentials is None) if values is not None else HideAll(),
+        redactor=HideAll(),
         credentials=credentials,
         region=values.region if values else None,
         version=version,
         worker=phase.worker or "",
         adopted=adopted,
+        walls=walls,
     )
-
-
-def _redactor(secrets: list[str], *, unknown: bool) -> Redactor:
-    """``unknown``: terraform has credentials that went with the worker that was lost."""
-    return HideKeys(secrets) if unknown else Redactor(secrets)
 
 
 def _program(config: Config, run: Run, *, adopted: bool) -> tuple[terraform.Terraform | None, str]:
@@ -274,7 +303,7 @@ def _unpack(archive: bytes, workdir: Workdir) -> None:
     path = workdir.root / "archive"
     try:
         path.write_bytes(archive)
-        archives.extract(path, workdir.config, configurations.limits())
+        archive_child.extract(path, workdir.config, configurations.limits())
     except archives.ArchiveRefused as error:
         raise PhaseFailed("configuration_refused", f"The configuration was refused. {error}") from None
     finally:

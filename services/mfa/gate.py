@@ -59,7 +59,7 @@ def authenticate(membership: Membership, run: Run, typed: str) -> None:
     waiting, the environment is held or locked, another code is being checked), :class:`CodeRejected`,
     :class:`TooManyAttempts`, :class:`ServiceAway`. The run stays waiting on each of them.
     """
-    require(membership, Permission.WRITE, "You cannot authenticate runs here.")
+    require(membership, Permission.WRITE, "You cannot authenticate runs here.", run.environment)
     kind = _require_waiting(run)
     runs.refuse_when_locked(run.environment)
     values = variables.resolve(membership.user, run.environment.organization, run.environment)

@@ -71,6 +71,13 @@ def get(address: str) -> bytes:
     return body
 
 
+def beginning(address: str, size: int) -> bytes:
+    """The first ``size`` bytes of what is stored there. Raises :class:`ObjectGone`, :class:`StoreAway`."""
+    bucket, key = _parts(address)
+    body: bytes = _ask("get_object", Bucket=bucket, Key=key, Range=f"bytes=0-{size - 1}")["Body"]
+    return body[:size]
+
+
 def delete(address: str) -> None:
     """Remove an object; one that is not there is no error. Raises :class:`StoreAway`."""
     bucket, key = _parts(address)

@@ -1,9 +1,9 @@
 """Encryption at rest: AES-256-GCM with several keys, every ciphertext bound to the place it belongs to.
 
 An envelope is ``01`` (version) + 4 bytes key id (start of the key's SHA-256) + 12 bytes nonce + ciphertext
-with its 16-byte tag. The context ("variable:o1/e3:env:NAME", "blob:12") is the associated data: an envelope
-copied to another row does not open there. Nonces are random, so one key serves 2^32 envelopes before it
-must be replaced (NIST SP 800-38D, 8.3).
+with its 16-byte tag. The context says table, column and row (:func:`place`; "variable:o1/e3:env:NAME" and "blob:ID",
+where a table has one such column) and is the associated data: an envelope copied to another place does not open there.
+Nonces are random, so one key serves 2^32 envelopes before it must be replaced (NIST SP 800-38D, 8.3).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import hmac
 import os
 from collections.abc import Sequence
 
@@ -23,6 +24,20 @@ _KEY_ID_BYTES = 4
 _NONCE_BYTES = 12
 _TAG_BYTES = 16
 _HEADER_BYTES = len(_VERSION) + _KEY_ID_BYTES + _NONCE_BYTES
+
+
+#: The bytes of an envelope that say its version and key, and those that no other envelope begins with.
+KEY_PREFIX_BYTES, UNIQUE_BYTES = len(_VERSION) + _KEY_ID_BYTES, _HEADER_BYTES
+
+
+def place(table: str, column: str, row: object) -> str:
+    """The context of a value in the database: ``place("user_account", "totp_secret", user.id)``."""
+    return f"{table}.{column}:{row}"
+
+
+def key_of(envelope: bytes) -> str:
+    """The id (hex) of the key that sealed it; enough are its first bytes."""
+    return envelope[len(_VERSION) : KEY_PREFIX_BYTES].hex()
 
 
 class VaultKeyError(ValueError):
@@ -73,6 +88,7 @@ class Vault:
                     f"Key {position} of ENCRYPTION_KEYS must be {KEY_BYTES} bytes; it is {len(key)} bytes."
                 )
         self._ciphers = [(_key_id(key), AESGCM(key)) for key in keys]
+        self._keys = tuple(keys)
 
     @classmethod
     def from_text(cls, text: str) -> Vault:
@@ -83,8 +99,22 @@ class Vault:
         parts = [part for part in text.split(",") if part.strip()]
         return cls([_parse_key(part, position) for position, part in enumerate(parts, start=1)])
 
+    def derived(self, purpose: str) -> tuple[bytes, ...]:
+        """A key of 32 bytes for another use from each of the keys, newest first: HMAC-SHA256 of the purpose."""
+        return tuple(hmac.digest(key, f"lockstep {purpose}".encode(), "sha256") for key in self._keys)
+
     def __repr__(self) -> str:
         return f"<Vault with {len(self._ciphers)} keys>"
+
+    @property
+    def key_ids(self) -> list[str]:
+        """The ids (hex) of the keys, newest first; no more than that is known of a key from its id."""
+        return [known.hex() for known, _ in self._ciphers]
+
+    @property
+    def newest_prefix(self) -> bytes:
+        """What every envelope of the newest key begins with."""
+        return _VERSION + self._ciphers[0][0]
 
     def encrypt(self, plaintext: bytes, context: str) -> bytes:
         """Seal bytes for one place; the envelope opens only with the same context."""

@@ -27,8 +27,8 @@ from demo.sample import CONFIGURATIONS
 from extensions import db
 from models import Category, Membership, User
 from policy.mfa import MfaLevel
-from policy.permissions import Role
-from services import accounts, configurations, environments, organizations, variables
+from policy.permissions import Access, Role
+from services import accounts, configurations, environments, grants, organizations, variables
 from services.variables import Place
 
 PASSWORD = "a password for tests"
@@ -169,6 +169,8 @@ def make(home: Path) -> None:
         about = f"Made for the browser tests: {name}"
         environment = environments.create_environment(owner, name, about)
         environments.save_settings(owner, environment, environments.Settings(level, 3600, about, ""))
+        for person in ("bob", *PEOPLE):
+            grants.give(owner, environment, Access.WRITE, person=person)
         if configuration:
             text = TEXTS.get(configuration) or (CONFIGURATIONS / configuration / "main.tf").read_text()
             message = f"Begin with {configuration}"

@@ -47,12 +47,25 @@ def test_setting_up(visit: Visit, stack: Stack) -> None:
     expect(page.locator("#notices")).to_contain_text("aved")
     expect(page.get_by_text("MFA: applies only")).to_be_visible()
     expect(levels).to_have_value("applies only")
+    _only_with_access(visit)
+    page.get_by_role("link", name="Access", exact=True).click()
+    page.get_by_label("To", exact=True).select_option("otto")
+    page.get_by_role("button", name="Give access").click()
+    expect(page.locator("#notices")).to_contain_text("otto has write access now")
     _only_owners(visit)
+
+
+def _only_with_access(visit: Visit) -> None:
+    page = visit("otto", "/terraform/northwind")
+    expect(page.get_by_text("There is no environment here that you have access to.")).to_be_visible()
+    expect(page.get_by_role("link", name="network")).to_have_count(0)
 
 
 def _only_owners(visit: Visit) -> None:
     page = visit("otto", "/terraform/northwind/environments/network/settings")
-    expect(page.get_by_text("Only owners of northwind can change these settings: nora.")).to_be_visible()
+    expect(
+        page.get_by_text("Only admins of network and owners of northwind can change these settings.")
+    ).to_be_visible()
     setting = page.locator(".setting", has_text="AWS Multi-Factor Authentication")
     expect(setting).to_contain_text("applies only")
     expect(page.locator("select")).to_have_count(0)

@@ -9,9 +9,10 @@ from typing import Any
 from sqlalchemy import func, select
 
 from extensions import db
-from models import Category, ConfigurationVersion, Environment, Phase, Run, StateVersion, Variable
+from models import Category, ConfigurationVersion, Environment, Grant, Membership, Phase, Run, StateVersion, Variable
 from policy.lifecycle import RunStatus
 from policy.mfa import PhaseKind
+from policy.permissions import Access, Role
 from services import clock, states, variables
 from services.storage import blobs
 from services.variables import Place
@@ -19,7 +20,10 @@ from tests.factories.people import member, organization, person
 
 
 def environment(name: str = "network", of: str = "acme", **columns: Any) -> Environment:
-    """The environment of this name, made when it is not there yet; ``columns`` are set either way."""
+    """The environment of this name, made when it is not there yet; ``columns`` are set either way.
+
+    The members that the organization has may write in a new one.
+    """
     owner = organization(of)
     found = db.session.scalar(
         select(Environment).where(Environment.organization_id == owner.id, Environment.name == name)
@@ -27,6 +31,10 @@ def environment(name: str = "network", of: str = "acme", **columns: Any) -> Envi
     if found is None:
         found = Environment(name=name, organization=owner, created_at=clock.now())
         db.session.add(found)
+        db.session.flush()
+        query = select(Membership.user_id).filter_by(organization_id=owner.id, role=Role.MEMBER)
+        for user_id in db.session.scalars(query).all():
+            db.session.add(Grant(environment_id=found.id, user_id=user_id, access=Access.WRITE))
     for column, value in columns.items():
         setattr(found, column, value)
     db.session.commit()
@@ -100,11 +108,12 @@ def variable(
     of: Environment | None = None,
     organization_name: str = "acme",
     owner: str | None = None,
+    by: str = "alice",
     category: Category = Category.ENV,
     **options: Any,
 ) -> Variable:
     """A variable: shared, of an environment (``of``), personal (``owner``), or both. Saved through the service."""
     place = Place(organization(organization_name), of, person(owner) if owner else None)
-    by = member(owner or "alice", organization_name)
+    actor = member(owner or by, organization_name)
     options.setdefault("sensitive", False)
-    return variables.save(by, place, category=category, name=name, value=value, **options)
+    return variables.save(actor, place, category=category, name=name, value=value, **options)

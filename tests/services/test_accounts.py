@@ -81,7 +81,7 @@ def test_a_password_changed_twice_at_once_is_changed_once(here: Flask, monkeypat
 def test_a_name_that_no_account_has_is_not_kept(here: Flask) -> None:
     """It may be a password, typed into the wrong field."""
     for name in ("alice", "correct horse battery staple"):
-        accounts.record_sign_in(None, name)
+        accounts.record_refusal(name)
     told = [event.details for event in db.session.query(AuditEvent).order_by(AuditEvent.id)]
     assert told == [{"user": "alice"}, {}]
 

@@ -12,10 +12,9 @@ from redis.exceptions import ConnectionError as RedisGone
 
 from extensions import db
 from models import MfaAttempt, Outcome, PhaseStatus, Run
-from policy import permissions
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from policy.permissions import Permission, Role
+from policy.permissions import Access
 from services import clock, environments, queue, runs
 from services.errors import CodeRejected, Conflict, Forbidden, ServiceAway, TooManyAttempts
 from services.mfa import gate
@@ -55,9 +54,8 @@ def attempt(run: Run) -> MfaAttempt:
     return lab.attempts(run.plan)[-1]
 
 
-def test_whoever_may_not_write_is_stopped_first(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    reader = {Role.OWNER: frozenset(Permission), Role.MEMBER: frozenset({Permission.READ})}
-    monkeypatch.setattr(permissions, "PERMISSIONS", reader)
+def test_whoever_may_not_write_is_stopped_first(run: Run) -> None:
+    factories.grant(run.environment, "bob", Access.READ)
     run.environment.locked_by_id = run.created_by_id
     run.status = RunStatus.PENDING
     db.session.commit()

@@ -10,10 +10,9 @@ from sqlalchemy.orm.attributes import set_committed_value
 
 from extensions import db
 from models import AuditEvent, ConfigurationVersion, Environment, Membership, Phase, PhaseStatus, Run
-from policy import permissions
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import MfaLevel
-from policy.permissions import Permission, Role
+from policy.permissions import Access
 from services import environments, queue, runs
 from services.environments import Settings
 from services.errors import Conflict, Forbidden, Invalid, NotFound
@@ -218,9 +217,11 @@ def test_a_confirmation_that_read_the_old_level_is_judged_by_the_new_one(environ
 
 def test_only_owners_change_the_level(environment: Environment) -> None:
     before = environment.mfa_level
-    with pytest.raises(Forbidden, match=r"Only owners"):
-        set_level(environment, MfaLevel.APPLIES_ONLY, by="bob")
-    db.session.rollback()
+    for access, sentence in ((Access.WRITE, "Only admins"), (Access.ADMIN, "Only owners")):
+        factories.grant(environment, "bob", access)
+        with pytest.raises(Forbidden, match=sentence):
+            set_level(environment, MfaLevel.APPLIES_ONLY, by="bob")
+        db.session.rollback()
     assert environment.mfa_level is before
     set_level(environment, MfaLevel.APPLIES_ONLY)
     saved = db.session.query(AuditEvent).filter_by(action="environment.settings").one()
@@ -234,20 +235,20 @@ def test_only_owners_change_the_level(environment: Environment) -> None:
 # -- permissions, locks ------------------------------------------------------------------------------------------------
 
 
-def test_members_act_on_runs_and_readers_do_not(environment: Environment, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_members_act_on_runs_and_readers_do_not(environment: Environment) -> None:
     run = to(lab.new_run(environment, by="bob"), S.AWAITING_CONFIRMATION)
     configuration = run.configuration
-    reader = {Role.OWNER: frozenset(Permission), Role.MEMBER: frozenset({Permission.READ})}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(permissions, "PERMISSIONS", reader)
-        bob = factories.member("bob")
+    bob = factories.member("bob")
+    for access, refusal in ((Access.READ, Forbidden), (None, NotFound)):
+        factories.grant(environment, "bob", access)
         for act in (runs.confirm, runs.discard, runs.cancel):
-            with pytest.raises(Forbidden):
+            with pytest.raises(refusal):
                 act(bob, run)
-        with pytest.raises(Forbidden):
+        with pytest.raises(refusal):
             runs.create_run(bob, environment, configuration)
-        with pytest.raises(Forbidden):
+        with pytest.raises(refusal):
             environments.lock(bob, environment, "because")
+    factories.grant(environment, "bob", Access.WRITE)
     assert lab.status(run) is S.AWAITING_CONFIRMATION
     assert runs.confirm(factories.member("bob"), run) is S.APPLY_QUEUED
 

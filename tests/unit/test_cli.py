@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 from extensions import db
 from models import User
 from policy.permissions import Role
-from services import accounts, doctor, organizations
+from services import accounts, doctor, links, organizations
 from services.doctor import Finding, Status
 
 PASSWORD = "correct horse battery"
@@ -96,3 +96,18 @@ def test_doctor_prints_aligned_words_and_what_to_do(app: Flask, monkeypatch: pyt
 def test_doctor_fails_on_a_problem(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "examine", lambda: iter([Finding("Redis", Status.PROBLEM, "away", "Start it.")]))
     assert run(app, "doctor")[0] == 1
+
+
+def test_an_operator_helps_somebody_in(app: Flask) -> None:
+    create(app)
+    assert run(app, "user", "password", "alice", "--password-stdin", typed="tangerine submarine\n")[0] == 0
+    with app.app_context():
+        assert accounts.authenticate("alice", "tangerine submarine") is not None
+    code, output = run(app, "user", "reset-link", "alice")
+    assert code == 0 and output.startswith("/link/")
+    with app.app_context():
+        assert links.look_up(output.strip().rpartition("/")[2]).user is not None
+    assert run(app, "user", "sign-out", "alice") == (0, "alice is signed out everywhere.\n")
+    assert run(app, "user", "second-factor-off", "alice") == (0, "alice has no second factor now.\n")
+    assert run(app, "user", "password", "alice", "--password-stdin", typed="password1234\n")[0] == 1
+    assert run(app, "user", "sign-out", "nobody") == (1, "Error: There is no user nobody.\n")

@@ -186,3 +186,69 @@ def test_an_emptied_secret_is_not_made_anew(home: Path) -> None:
 def test_a_path_too_long_for_a_socket(tmp_path: Path) -> None:
     with pytest.raises(config.ConfigurationError, match="is too long for Redis's socket"):
         load(tmp_path / ("x" * 100))
+
+
+def test_secrets_come_from_systemd_where_nothing_else_gives_them(home: Path, tmp_path: Path) -> None:
+    """The order is NAME or NAME_FILE, the credential, the data folder; only secret settings are credentials."""
+    credentials, file = tmp_path / "credentials", tmp_path / "file"
+    credentials.mkdir()
+    (credentials / "secret_key").write_text("from systemd, long enough\n")
+    (credentials / "encryption_keys").write_text(generate_key())
+    (credentials / "redis_url").write_text("redis://:pw@h/1\n")
+    (credentials / "port").write_text("9999")
+    file.write_text("from a file")
+    given = {"CREDENTIALS_DIRECTORY": str(credentials)}
+    found = load(home, **given)
+    assert found.secret_key == "from systemd, long enough"
+    assert (found.redis_url, found.private_redis, found.port) == ("redis://:pw@h/1", False, 8000)
+    assert found.kept_secrets == ()
+    assert list(home.iterdir()) == [], "no secret is made beside those that are given"
+    assert load(home, **given, SECRET_KEY="from the environment").secret_key == "from the environment"
+    assert load(home, **given, SECRET_KEY_FILE=str(file)).secret_key == "from a file"
+    assert load(home, CREDENTIALS_DIRECTORY=str(tmp_path / "none")).kept_secrets == ("SECRET_KEY", "ENCRYPTION_KEYS")
+    (credentials / "secret_key").write_bytes(b"\xff\xfe")
+    with pytest.raises(config.ConfigurationError, match=r"^The credential .*/secret_key is not text\.$"):
+        load(home, **given)
+
+
+def test_the_installations_own_secrets_are_known_to_be_hidden(home: Path) -> None:
+    keys = [generate_key(), generate_key()]
+    found = load(home, SECRET_KEY="the key of sessions", ENCRYPTION_KEYS=",".join(keys))
+    assert {"the key of sessions", *keys} <= set(found.own_secrets)
+    assert "the key of sessions" not in repr(found)
+
+
+PUBLIC = {"PUBLIC_URL": "https://lockstep.example"}
+MAIL = {**PUBLIC, "SMTP_URL": "smtps://a%40b:p%3Ass@mail.example", "MAIL_FROM": "lockstep@example.com"}
+OIDC = {**PUBLIC, "OIDC_ISSUER": "https://id.example", "OIDC_CLIENT_ID": "lockstep", "OIDC_CLIENT_SECRET": "hush"}
+
+
+def test_mail_and_single_sign_on(home: Path) -> None:
+    found = load(home, **(MAIL | OIDC), PASSWORD_SIGN_IN="off")
+    assert found.mail is not None and found.provider is not None and not found.password_sign_in
+    assert (found.mail.user, found.mail.password, found.mail.port) == ("a@b", "p:ss", 465)
+    assert found.provider.name == "single sign-on"
+    assert "p:ss" not in repr(found) and "hush" not in repr(found)
+    none = load(home)
+    assert (none.mail, none.provider, none.password_sign_in) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({**MAIL, "PUBLIC_URL": ""}, "SMTP_URL needs PUBLIC_URL"),
+        ({**MAIL, "MAIL_FROM": ""}, "SMTP_URL needs MAIL_FROM"),
+        ({**MAIL, "SMTP_URL": "smtp://mail.example"}, "for a mail server on this machine"),
+        ({**MAIL, "SMTP_URL": "smtp://a:b@localhost"}, "for a mail server on this machine"),
+        ({**MAIL, "SMTP_URL": "smtps://mail.example:port"}, "SMTP_URL must be"),
+        ({**OIDC, "PUBLIC_URL": ""}, "OIDC_ISSUER needs PUBLIC_URL"),
+        ({**OIDC, "OIDC_CLIENT_SECRET": ""}, "OIDC_ISSUER needs OIDC_CLIENT_ID"),
+        ({**OIDC, "OIDC_ISSUER": "http://id.example"}, "OIDC_ISSUER must be an https:// address"),
+        ({"PUBLIC_URL": "https://lockstep.example/path"}, "PUBLIC_URL must be"),
+        ({"PASSWORD_SIGN_IN": "off"}, "PASSWORD_SIGN_IN=off needs OIDC_ISSUER"),
+        ({"PASSWORD_SIGN_IN": "no"}, "PASSWORD_SIGN_IN must be on or off"),
+    ],
+)
+def test_what_does_not_fit_together_stops_the_start(home: Path, settings: dict[str, str], sentence: str) -> None:
+    with pytest.raises(config.ConfigurationError, match=sentence):
+        load(home, **settings)

@@ -75,7 +75,7 @@ def test_load_reads_every_setting_and_no_other() -> None:
     for name in config.OPERATOR_PASSTHROUGH:
         get(name)
     names = {setting.name for setting in config.SETTINGS}
-    assert asked == names | {f"{name}_FILE" for name in names}
+    assert asked == names | {f"{name}_FILE" for name in names} | {"CREDENTIALS_DIRECTORY"}
 
 
 def test_nothing_else_is_read_from_the_environment() -> None:

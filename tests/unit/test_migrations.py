@@ -36,7 +36,8 @@ def _tables() -> dict[str, set[str]]:
     """The parts of every CREATE TABLE and CREATE INDEX that SQLite keeps, CHECK constraints included."""
     with db.engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
-        statements = {name: sql for name, sql in rows if name != "alembic_version"}
+        # A table that was altered is one that was made anew and renamed, which quotes its name.
+        statements = {name: sql.replace(f'"{name}"', name) for name, sql in rows if name != "alembic_version"}
     return {name: set(re.split(r",\s*\n\s*|\(\s*\n\s*|\s*\n\)", sql.strip())) for name, sql in statements.items()}
 
 
@@ -71,6 +72,31 @@ def test_foreign_keys_hold_afterwards() -> None:
     flask_migrate.upgrade(MIGRATIONS)
     with db.engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA foreign_keys").scalar() == 1
+
+
+@pytest.mark.usefixtures("empty")
+def test_an_upgrade_keeps_what_members_may_do() -> None:
+    flask_migrate.upgrade(MIGRATIONS, "0001")
+    statements = (
+        "INSERT INTO organization (id, name, created_at) VALUES (1, 'acme', '2026-01-01 00:00:00')",
+        "INSERT INTO user_account (id, name, email, password_hash, session_epoch, created_at) VALUES"
+        " (1, 'alice', 'a@b', 'x', 0, '2026-01-01 00:00:00'), (2, 'bob', 'b@b', 'x', 0, '2026-01-01 00:00:00')",
+        "INSERT INTO membership (organization_id, user_id, role) VALUES (1, 1, 'owner'), (1, 2, 'member')",
+        "INSERT INTO environment (id, organization_id, name, description, created_at, mfa_level, session_seconds,"
+        " terraform_directory, run_counter, configuration_counter, lock_reason)"
+        " VALUES (7, 1, 'network', '', '2026-01-01 00:00:00', 'never', 3600, '', 0, 0, '')",
+        "INSERT INTO audit_event (id, at, actor_name, action, details, address, request_id)"
+        " VALUES (1, '2026-01-01 00:00:00', 'alice', 'user.create', '{}', '', '')",
+    )
+    with db.engine.begin() as connection:
+        for statement in statements:
+            connection.exec_driver_sql(statement)
+    flask_migrate.upgrade(MIGRATIONS)
+    with db.engine.connect() as connection:
+        grants = connection.exec_driver_sql("SELECT environment_id, user_id, team_id, access FROM access_grant").all()
+        assert [tuple(row) for row in grants] == [(7, 2, None, "write")], "owners need none"
+        assert connection.exec_driver_sql("SELECT digest FROM audit_event").scalar() == ""
+        assert connection.exec_driver_sql("SELECT second_factor_required FROM organization").scalar() == 0
 
 
 def test_postgresql_takes_the_same_migrations(tmp_path: Path) -> None:

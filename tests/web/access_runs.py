@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from tests.web.access_table import EVERY_MEMBER, MEMBERS_POST, SIGN_IN, Row
+from tests.web.access_table import Row, admins, readers, writers
 
 _ENV = "/terraform/<organization>/environments/<environment>"
 _NETWORK = "/terraform/acme/environments/network"
 _RUN = f"{_ENV}/changes/runs/<int:number>"
 _WAITING = f"{_NETWORK}/changes/runs/{{run}}"
-_NO_NEWS = (204, 204, 404, SIGN_IN)
-_REFUSED = (422, 422, 404, SIGN_IN)
 
 RUNS = [
-    Row("GET", _ENV, _NETWORK, (302, 302, 404, SIGN_IN)),
-    Row("GET", f"{_ENV}/changes", f"{_NETWORK}/changes", (302, 302, 404, SIGN_IN)),
-    Row("GET", f"{_ENV}/changes/runs", f"{_NETWORK}/changes/runs", EVERY_MEMBER),
-    Row("POST", f"{_ENV}/changes/configurations", f"{_NETWORK}/changes/configurations", _REFUSED),
-    Row("POST", f"{_ENV}/changes/runs", f"{_NETWORK}/changes/runs", MEMBERS_POST),
-    Row("GET", _RUN, _WAITING, EVERY_MEMBER),
-    Row("GET", f"{_RUN}/status", f"{_WAITING}/status", EVERY_MEMBER),
-    Row("GET", f"{_RUN}/<any(plan, apply):kind>/log", f"{_WAITING}/plan/log?offset=0", _NO_NEWS),
-    Row("GET", f"{_RUN}/<any(plan, apply):kind>/log.txt", f"{_WAITING}/plan/log.txt", EVERY_MEMBER),
+    Row("GET", _ENV, _NETWORK, readers(302)),
+    Row("GET", f"{_ENV}/changes", f"{_NETWORK}/changes", readers(302)),
+    Row("GET", f"{_ENV}/changes/runs", f"{_NETWORK}/changes/runs", readers(200)),
+    Row("POST", f"{_ENV}/changes/configurations", f"{_NETWORK}/changes/configurations", writers(422)),
+    Row("POST", f"{_ENV}/changes/runs", f"{_NETWORK}/changes/runs", writers(303)),
+    Row("GET", _RUN, _WAITING, readers(200)),
+    Row("GET", f"{_RUN}/status", f"{_WAITING}/status", readers(200)),
+    Row("GET", f"{_RUN}/<any(plan, apply):kind>/log", f"{_WAITING}/plan/log?offset=0", readers(204)),
+    Row("GET", f"{_RUN}/<any(plan, apply):kind>/log.txt", f"{_WAITING}/plan/log.txt", readers(200)),
+    Row("GET", f"{_RUN}/evidence", f"{_WAITING}/evidence", readers(200)),
+    Row("GET", f"{_RUN}/evidence.json", f"{_WAITING}/evidence.json", readers(200)),
     # The run awaits a plain confirmation, so there is nothing to authenticate.
-    Row("POST", f"{_RUN}/authenticate", f"{_WAITING}/authenticate", (409, 409, 404, SIGN_IN), {"token": "123456"}),
-    Row("POST", f"{_RUN}/confirm", f"{_WAITING}/confirm", MEMBERS_POST),
-    Row("POST", f"{_RUN}/discard", f"{_WAITING}/discard", MEMBERS_POST),
-    Row("POST", f"{_RUN}/cancel", f"{_WAITING}/cancel", MEMBERS_POST),
-    # Nothing runs, so an owner can neither force it nor give up on it.
-    Row("POST", f"{_RUN}/force", f"{_WAITING}/force", (409, 403, 404, SIGN_IN)),
-    Row("POST", f"{_RUN}/give-up", f"{_WAITING}/give-up", (409, 403, 404, SIGN_IN)),
+    Row("POST", f"{_RUN}/authenticate", f"{_WAITING}/authenticate", writers(409), {"token": "123456"}),
+    Row("POST", f"{_RUN}/confirm", f"{_WAITING}/confirm", writers(303)),
+    Row("POST", f"{_RUN}/discard", f"{_WAITING}/discard", writers(303)),
+    Row("POST", f"{_RUN}/cancel", f"{_WAITING}/cancel", writers(303)),
+    # Nothing runs, so an admin can neither force it nor give up on it.
+    Row("POST", f"{_RUN}/force", f"{_WAITING}/force", admins(409)),
+    Row("POST", f"{_RUN}/give-up", f"{_WAITING}/give-up", admins(409)),
 ]

@@ -1,16 +1,23 @@
-"""Each route × {owner, member, stranger, anonymous}, and each POST without a form token."""
+"""Each route as everybody of the access table, with tokens, with the numbers of another organization's things, and
+each POST without a form token.
+"""
 
 from __future__ import annotations
+
+from string import Formatter
+from typing import Any
 
 import pytest
 from flask import Flask
 
+from models import TokenScope
+from services import tokens
+from tests import factories
 from tests.factories import World
 from tests.support.client import Client
 from tests.web.access_runs import RUNS
-from tests.web.access_table import API, PAGES, PERSONAL, SIGN_IN, Row, furnish
+from tests.web.access_table import API, PAGES, PEOPLE, PERSONAL, SIGN_IN, TOKENS, Row, abroad, furnish
 
-PEOPLE = ("alice", "bob", "carol", None)
 FORMS = PAGES + RUNS
 TABLE = FORMS + API
 
@@ -25,22 +32,90 @@ def test_every_route_is_in_the_table(app: Flask) -> None:
     assert sorted(rows) == sorted(routes)
 
 
-@pytest.mark.parametrize("person", PEOPLE, ids=["owner", "member", "stranger", "anonymous"])
-@pytest.mark.parametrize("row", TABLE + PERSONAL, ids=str)
-@pytest.mark.usefixtures("world")
-def test_answer(app: Flask, row: Row, person: str | None) -> None:
-    address = row.address.format(**furnish(app, row.address))
+GETS = [row for row in TABLE if row.method == "GET"]
+#: Each of these changes something for those who may, so everybody gets a world of their own.
+OTHERS = [row for row in TABLE + PERSONAL if row.method != "GET"]
+
+
+def _ask(app: Flask, row: Row, address: str, person: str | None, token: str | None = None) -> int:
     client = app.test_client()
     assert isinstance(client, Client)
     if person:
         client.sign_in(person)
-    posts = row.method == "POST"
-    answer = client.submit(address, dict(row.data)) if posts else client.open(address, method=row.method)
-    expected = row.answers[PEOPLE.index(person)]
-    assert answer.status_code == expected, answer.get_data(as_text=True)
-    if person is None and expected == SIGN_IN:
+    options: dict[str, Any] = {"auth": ("alice", token)} if token else {}
+    if row.method == "POST":
+        answer = client.submit(address, dict(row.data), **options)
+    else:
+        answer = client.open(address, method=row.method, **options)
+    if person is None and answer.status_code == SIGN_IN:
         assert answer.location.startswith("/login")
     answer.close()  # of a file
+    return answer.status_code
+
+
+@pytest.mark.parametrize("row", GETS, ids=str)
+@pytest.mark.usefixtures("world")
+def test_what_a_page_answers_to_each(app: Flask, row: Row) -> None:
+    address = row.address.format(**furnish(app, row.address))
+    found = {who: _ask(app, row, address, name) for who, name in PEOPLE.items()}
+    assert found == dict(zip(PEOPLE, row.answers, strict=True))
+
+
+@pytest.mark.parametrize("who", PEOPLE)
+@pytest.mark.parametrize("row", OTHERS, ids=str)
+@pytest.mark.usefixtures("world")
+def test_what_an_action_answers_to_each(app: Flask, row: Row, who: str) -> None:
+    address = row.address.format(**furnish(app, row.address))
+    assert _ask(app, row, address, PEOPLE[who]) == dict(zip(PEOPLE, row.answers, strict=True))[who]
+
+
+@pytest.mark.parametrize("row", FORMS, ids=str)
+@pytest.mark.usefixtures("world")
+def test_an_owners_token_opens_no_page_and_does_nothing_there(app: Flask, row: Row) -> None:
+    """Above all it authenticates nothing, confirms nothing and leaves the level alone."""
+    address = row.address.format(**furnish(app, row.address))
+    with app.app_context():
+        text = tokens.create(factories.person("alice"), "all", TokenScope.QUEUE, None)[1]
+    assert _ask(app, row, address, None, text) == row.answers[-1]
+
+
+@pytest.mark.parametrize("scope", list(TokenScope))
+@pytest.mark.parametrize("method", TOKENS)
+@pytest.mark.usefixtures("world")
+def test_what_the_api_answers_to_tokens(app: Flask, method: str, scope: TokenScope) -> None:
+    furnish(app)
+    body, of_queue, of_read = TOKENS[method]
+    people = [name for name in PEOPLE.values() if name]
+    found: list[int] = []
+    for name in reversed(people):  # who may least first: they leave nothing behind
+        with app.app_context():
+            text = tokens.create(factories.person(name), "api", scope, None)[1]
+        answer = app.test_client().open("/api/v1/states/acme/shelf", method=method, data=body, auth=(name, text))
+        found.insert(0, answer.status_code)
+        with app.app_context():
+            factories.environment("shelf", state_lock_id=None)
+    assert dict(zip(people, found, strict=True)) == dict(
+        zip(people, of_queue if scope is TokenScope.QUEUE else of_read, strict=True)
+    )
+
+
+POINTING = [row for row in TABLE + PERSONAL if "{" in row.address or "/environments/" in row.address]
+
+
+@pytest.mark.parametrize("row", POINTING, ids=str)
+def test_an_owner_reaches_nothing_of_another_organization(app: Flask, alice: Client, row: Row) -> None:
+    mine, theirs = furnish(app, row.address), abroad(app)
+    tried = [
+        row.address.format(**(mine | {name: theirs[name]}))
+        for name in (part[1] for part in Formatter().parse(row.address))
+        if name
+    ]
+    address = row.address.format(**mine)
+    environments = [name for name in ("network", "shelf", "locked") if f"environments/{name}" in address]
+    tried += [address.replace(name, "abroad") for name in environments]
+    for address in tried:
+        answer = alice.submit(address, dict(row.data)) if row.method == "POST" else alice.get(address)
+        assert answer.status_code == 404, address
 
 
 @pytest.mark.parametrize("row", [row for row in FORMS if row.method == "POST"], ids=str)

@@ -112,7 +112,10 @@ def test_refused_at_its_field(app: Flask, alice: Client, world: World, field: st
 
 def test_members_read_the_values_and_a_crafted_post_changes_nothing(app: Flask, bob: Client, world: World) -> None:
     page = _text(bob, f"{world.path}/settings")
-    assert "Only owners of acme can change these settings: <strong>alice</strong>." in page
+    assert (
+        "Only admins of network and owners of acme can change these settings. Its owner is <strong>alice</strong>."
+        in page
+    )
     assert "<select" not in page and "Save settings" not in page
     answer = bob.submit(f"{world.path}/settings", SETTINGS)
     assert answer.status_code == 403

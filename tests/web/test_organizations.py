@@ -38,7 +38,7 @@ def test_environments_with_their_latest_runs(app: Flask, bob: Client, world: Wor
         factories.run(network, RunStatus.AWAITING_APPLY_AUTHENTICATION, message="<Newer>")
         factories.environment("staging", locked_by_id=factories.person("alice").id, lock_reason="Freeze")
     page = bob.get(world.home).get_data(as_text=True)
-    assert "acme has 2 environments; 1 has a run that waits for a person." in page
+    assert "You have access to 2 environments; 1 has a run that waits for a person." in page
     assert "#2 &lt;Newer&gt;" in page and "Older" not in page
     assert "Awaiting authentication" in page
     assert "No run yet" in page

@@ -48,7 +48,7 @@ def test_a_cancel_can_be_forced_after_its_cool_off(app: Flask, alice: Client, bo
     asked(app, timedelta(seconds=30))
     page = show(alice, world)
     assert "waiting for terraform to stop cleanly" in page
-    assert "If it does not stop, an owner can force it to end after 2 min." in page and "force-form" not in page
+    assert "If it does not stop, an admin can force it to end after 2 min." in page and "force-form" not in page
     seen = first(alice, world)
     asked(app, timedelta(seconds=130))
     assert 'id="force-form"' in poll(alice, world, seen)[1]

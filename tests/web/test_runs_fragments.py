@@ -14,7 +14,7 @@ from extensions import db
 from models import Run
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import clock
+from services import clock, sign_ins
 from services.storage import logs
 from tests import factories
 from tests.factories import World
@@ -249,6 +249,18 @@ def test_a_stranger_and_an_ended_session_get_nothing_by_a_quick_poll(
     with app.app_context():
         factories.person("alice").session_epoch += 1
         db.session.commit()
+    status, html = poll(alice, world, seen)
+    assert status == 401 and "only for members" not in html
+
+
+def test_a_revoked_session_gets_nothing_by_a_quick_poll(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.PLANNING)
+    seen = first(alice, world)
+    append(app, b"only for members\n")
+    assert poll(alice, world, seen)[0] == 200
+    with app.app_context():
+        one = sign_ins.of(factories.person("alice"))[0]
+        sign_ins.end(one.user, one.id)
     status, html = poll(alice, world, seen)
     assert status == 401 and "only for members" not in html
 

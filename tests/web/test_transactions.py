@@ -12,7 +12,7 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from extensions import db
-from services import archives
+from services import archive_child, archives
 from services.storage.sqlite import read_only
 from tests import factories
 from tests.factories import World
@@ -104,13 +104,13 @@ def test_the_remember_cookie_is_enough(app: Flask, world: World) -> None:
 def test_looking_at_an_archive_blocks_no_writer(
     alice: Client, world: World, writer: Writer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inspect = archives.inspect
+    inspect = archive_child.inspect
 
     def slow(path: Path, limits: archives.Limits) -> archives.ArchiveInfo:
         writer.write()
         return inspect(path, limits)
 
-    monkeypatch.setattr(archives, "inspect", slow)
+    monkeypatch.setattr(archive_child, "inspect", slow)
     assert send(alice, world).status_code == 303
     assert writer.seen == [(True, False)]
 
@@ -118,7 +118,7 @@ def test_looking_at_an_archive_blocks_no_writer(
 def test_two_clicks_while_the_first_archive_is_looked_at_queue_one_run(
     app: Flask, alice: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    inspect = archives.inspect
+    inspect = archive_child.inspect
 
     def slow(path: Path, limits: archives.Limits) -> archives.ArchiveInfo:
         with app.app_context():
@@ -127,7 +127,7 @@ def test_two_clicks_while_the_first_archive_is_looked_at_queue_one_run(
             factories.run(here)
         return inspect(path, limits)
 
-    monkeypatch.setattr(archives, "inspect", slow)
+    monkeypatch.setattr(archive_child, "inspect", slow)
     answer = send(alice, world, seen="0")
     assert answer.headers["Location"].endswith("/changes/runs/1")
     assert "#2 by alice" not in alice.get(f"{world.path}/changes/runs").get_data(as_text=True)

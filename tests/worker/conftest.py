@@ -15,6 +15,7 @@ from models import ConfigurationVersion, Environment, Phase, Run
 from policy.lifecycle import RunStatus
 from services import runs
 from services.execution import job
+from services.execution.sandbox import Sandbox
 from tests import factories
 from tests.support import lab
 from tests.support.aws import Aws
@@ -90,8 +91,25 @@ class Bench:
 
 
 @pytest.fixture
-def bench(here: Flask, aws: Aws) -> Iterator[Bench]:
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that a sandbox of this process can write to: what a test wants to learn from inside."""
+    folder, files = tmp_path / "notes", Sandbox._files
+    folder.mkdir()
+    folder.chmod(0o777)
+
+    def with_notes(self: Sandbox, *args: Any) -> list[str]:
+        return [*files(self, *args), "--bind", str(folder), str(folder)]
+
+    monkeypatch.setattr(Sandbox, "_files", with_notes)
+    return folder
+
+
+@pytest.fixture
+def bench(here: Flask, aws: Aws, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     """No working directory may be left at the end."""
+    tmp_path.chmod(0o755)  # a sandbox with another user id looks for gates in it
+    monkeypatch.setenv("TERRAFORM_SANDBOX_PATHS", str(tmp_path))  # for workers of their own
     bench = Bench(here, aws)
+    bench.settings(monkeypatch, sandbox_paths=(tmp_path,))
     yield bench
     assert bench.workdirs() == []

@@ -69,8 +69,8 @@ def test_a_whole_run(bench: Bench, bucket: Bucket) -> None:
     assert bench.work(again.plan) is RunStatus.PLANNED_AND_FINISHED, "the state came back from the bucket"
 
 
-def test_terraform_sees_none_of_the_servers_credentials(bench: Bench, bucket: Bucket, tmp_path: Path) -> None:
-    seen = tmp_path / "environment"
+def test_terraform_sees_none_of_the_servers_credentials(bench: Bench, bucket: Bucket, notes: Path) -> None:
+    seen = notes / "environment"
     bench.applied(
         'resource "terraform_data" "it" {\n  provisioner "local-exec" {\n'
         f"    command = \"env > {seen}; tr '\\\\000' '\\\\n' < /proc/$PPID/environ >> {seen}\"\n  }}\n}}\n"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import stat
 import sys
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -37,13 +36,13 @@ def level(bench: Bench, wanted: MfaLevel) -> None:
 
 
 @pytest.fixture
-def wrapper(tmp_path: Path) -> Path:
+def wrapper(notes: Path) -> Path:
     """A terraform that notes each command's environment before it becomes the real one."""
     real = shutil.which("terraform")
     assert real is not None
-    path = tmp_path / "terraform"
-    path.write_text(f'#!/bin/sh\nenv -0 > "{tmp_path}/env-$$-$1"\nexec "{real}" "$@"\n')
-    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    path = notes / "terraform"
+    path.write_text(f'#!/bin/sh\nenv -0 > "$(mktemp {notes}/env-XXXXXX)-$1"\nexec "{real}" "$@"\n')
+    path.chmod(0o755)
     return path
 
 
@@ -68,7 +67,7 @@ SHELL = {"PWD", "OLDPWD", "SHLVL", "_"}
 
 
 def test_a_gated_terraform_has_the_temporary_credentials_alone(
-    bench: Bench, wrapper: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, wrapper: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WORKERS_OWN_SECRET", "not for terraform")
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
@@ -83,7 +82,7 @@ def test_a_gated_terraform_has_the_temporary_credentials_alone(
     level(bench, MfaLevel.PLANS_AND_APPLIES)
     factories.variable("TEAM", "blue")
     bench.settings(monkeypatch, terraform_bin=str(wrapper))
-    told = tmp_path / "told.json"
+    told = notes / "told.json"
     command = f"{sys.executable} -c " + (
         "'import hashlib, json, os, sys; json.dump({k: hashlib.sha256(v.encode()).hexdigest() "
         f'for k, v in os.environ.items()}}, open(sys.argv[1], "w"))\' {told}'

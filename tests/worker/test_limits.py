@@ -20,6 +20,7 @@ from services.errors import Conflict, Forbidden
 from services.execution import stopping, terraform
 from tests import factories
 from tests.support import lab
+from tests.support.processes import outside
 from tests.support.silent import reads, slow_remote_state
 from tests.worker.configurations import ONE, hcl, held
 from tests.worker.conftest import Bench
@@ -97,11 +98,11 @@ def test_a_second_interrupt_ends_a_plan_that_hangs(bench: Bench, monkeypatch: py
 
 
 def test_a_terraform_that_heeds_nothing_is_killed_with_all_it_started(
-    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, notes: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.settings(monkeypatch, force_after=timedelta(0))
     monkeypatch.setattr(stopping, "KILL_AFTER", 1.0)
-    run, applying, pid = deaf(bench, tmp_path)
+    run, applying, pid = deaf(bench, notes)
     runs.cancel(factories.member("bob"), run)
     lab.until(lambda: "asked to stop" in lab.log_of(run.apply), "the first interrupt")
     force.force(factories.member(), run)
@@ -114,9 +115,9 @@ def test_a_terraform_that_heeds_nothing_is_killed_with_all_it_started(
     assert not alive(pid), "nothing that terraform started is left"
 
 
-def deaf(bench: Bench, tmp_path: Path) -> tuple[Run, lab.Beside, int]:
+def deaf(bench: Bench, notes: Path) -> tuple[Run, lab.Beside, int]:
     """An apply whose terraform hangs: the run, the worker beside the test, the pid of its provisioner."""
-    note = tmp_path / "pid"
+    note = notes / "pid"
     run = bench.planned(
         'resource "terraform_data" "first" {}\nresource "terraform_data" "second" {\n'
         "  depends_on = [terraform_data.first]\n"
@@ -125,21 +126,28 @@ def deaf(bench: Bench, tmp_path: Path) -> tuple[Run, lab.Beside, int]:
     runs.confirm(factories.member(), run)
     applying = bench.start(run.apply)
     lab.until(lambda: note.exists() and note.read_text().strip(), "the provisioner runs")
+    child = applied(bench)
+    os.kill(child.terraform_pid(), signal.SIGSTOP)
+    return run, applying, outside(child, int(note.read_text()))
+
+
+def applied(bench: Bench) -> terraform.Child:
     (workdir,) = bench.workdirs()
-    os.kill(terraform.attach(bench.home / "work" / workdir / "control", "apply").terraform_pid(), signal.SIGSTOP)
-    return run, applying, int(note.read_text())
+    return terraform.attach(bench.home / "work" / workdir / "control", "apply")
 
 
-def test_what_a_canceled_terraform_leaves_running_is_ended(bench: Bench, tmp_path: Path) -> None:
+def test_what_a_canceled_terraform_leaves_running_is_ended(bench: Bench, notes: Path) -> None:
     """Terraform ends a provisioner's shell, not what that started; and it has the run's credentials."""
-    note = tmp_path / "pid"
+    note = notes / "pid"
     command = hcl(f"sh -c 'trap \"\" INT TERM; echo $$ > {note}; while :; do sleep 0.2; done' & wait")
     run = bench.planned(
         f'resource "terraform_data" "one" {{ \nprovisioner "local-exec" {{ command = {command} }}\n}}\n'
     )
     runs.confirm(factories.member(), run)
     applying = bench.start(run.apply)
-    pid = int(lab.until(lambda: note.exists() and note.read_text().strip(), "the provisioner runs"))
+    number = int(lab.until(lambda: note.exists() and note.read_text().strip(), "the provisioner runs"))
+    pid = outside(applied(bench), number)
+    assert alive(pid)
     runs.cancel(factories.member(), run)
     applying.result()
     assert lab.status(run) is RunStatus.CANCELED

@@ -37,6 +37,7 @@ def worker(bench: Bench, output: Path) -> Iterator[subprocess.Popen[bytes]]:
         "DATABASE_URL": settings.database_url,
         "REDIS_URL": settings.redis_url,
         "AWS_ENDPOINT_URL": bench.aws.endpoint,
+        "TERRAFORM_SANDBOX_PATHS": os.environ["TERRAFORM_SANDBOX_PATHS"],
         "LOG_LEVEL": "DEBUG",
     }
     db.session.commit()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.execution import terraform as tf
+from services.execution.sandbox import Sandbox
 from services.execution.workdir import Workdir
 
 PLAIN_ENVIRONMENT = {
@@ -39,11 +40,16 @@ class Bench:
         self.children: list[tf.Child] = []
         home, tmp = str(self.workdir.home), str(self.workdir.tmp)
         self.env = PLAIN_ENVIRONMENT | {"HOME": home, "TMPDIR": tmp}
+        bwrap = tf.walls("auto").bwrap
+        # What a test opens its gates with lies beside the data folder.
+        self.sandbox = Sandbox(bwrap, self.workdir.root, data_folder, (data_folder.parent,)) if bwrap else None
+        data_folder.parent.chmod(0o755)
 
     def write(self, text: str, name: str = "main.tf") -> None:
         (self.workdir.cwd / name).write_text(text)
 
     def start(self, *args: str, step: str | None = None) -> tf.Child:
+        (self.workdir.root / "handed_over").unlink(missing_ok=True)  # what a test wrote since the last step
         child = tf.start(
             self.terraform,
             args,
@@ -52,6 +58,7 @@ class Bench:
             spool=self.workdir.spool_path,
             control=self.workdir.control,
             step=step,
+            sandbox=self.sandbox,
         )
         self.children.append(child)
         return child

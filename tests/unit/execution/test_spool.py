@@ -144,3 +144,46 @@ def test_an_unfinished_line_is_not_read_again_while_nothing_comes(
         assert reader.read_new() == [] and reads == []
         append(path, b"\n")
         assert joined(reader.read_new()) == b"x" * 500_000 + b"\n"
+
+
+def test_a_frame_is_held_back_until_it_is_closed(tmp_path: Path) -> None:
+    """A value is broken over the lines of an error's frame, so the lines must come together."""
+    path = tmp_path / "spool"
+    redactor = Redactor(["correct horse battery"])
+    lines = ["one\n", "\x1b[31m╷\x1b[0m\n", "│ Error: correct\n", "│ horse battery is wrong\n", "╵\n", "two\n"]
+    reader = SpoolReader(path, redactor)
+    got = b""
+    with path.open("a") as file:
+        for line in lines:
+            file.write(line)
+            file.flush()
+            got += b"".join(piece.data for piece in reader.read_new())
+            if "horse" in line:
+                assert got == b"one\n"
+    assert got == "one\n\x1b[31m╷\x1b[0m\n│ Error: ••• is wrong\n╵\ntwo\n".encode()
+
+
+def test_a_frame_that_is_never_closed_is_given_out(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    path.write_text("╷\n" + "│ x\n" * 10)
+    reader = SpoolReader(path, Redactor([]))
+    assert reader.read_new() == []
+    assert b"".join(piece.data for piece in reader.read_new(final=True)) == path.read_bytes()
+    path.write_text("╷\n" + "│ x\n" * 20_000)
+    reader = SpoolReader(path, Redactor([]))
+    assert b"".join(piece.data for piece in reader.read_new()) == path.read_bytes()
+
+
+def test_what_the_log_has_is_wiped_and_the_child_goes_on_behind_it(tmp_path: Path) -> None:
+    path = tmp_path / "spool"
+    append(path, f"one {SECRET}\n".encode() * 5_000)
+    reader = SpoolReader(path, Redactor([SECRET]))
+    first = drain(reader)
+    with path.open("ab") as child:
+        reader.wipe(first[-1].spool_end)
+        assert SECRET.encode() not in path.read_bytes()
+        child.write(b"two\n")
+    again = SpoolReader(path, Redactor([SECRET]), first[-1].spool_end, first[-1].end)
+    again.wipe(first[-1].spool_end)
+    assert joined(drain(again)) == b"two\n"
+    assert path.stat().st_size == first[-1].spool_end + 4

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from services.execution import terraform as tf
+from tests.support.processes import outside
 from tests.unit.execution.conftest import Bench, MakeBench
 from tests.unit.execution.waiting import until
 
@@ -104,7 +105,8 @@ def test_kill_session_ends_everything_and_is_recorded(terraform: tf.Terraform, m
     bench = make_bench(terraform, SLEEPING.replace("sleep 30", "sleep 31 & echo sleeper=$!; wait"))
     child = applying(bench)
     until(lambda: "(local-exec): sleeper=" in bench.output())
-    sleeper = int(bench.output().split("(local-exec): sleeper=")[1].split()[0])
+    sleeper = outside(child, int(bench.output().split("(local-exec): sleeper=")[1].split()[0]))
+    assert is_running(sleeper)
     child.kill_session()
     assert child.wait(20) == -9
     assert resources(bench.workdir.state_path) == {"first"}
@@ -125,7 +127,7 @@ def test_the_wrapper_ignores_what_stops_the_application(any_terraform: tf.Terraf
         assert child.wrapper.signal(number)
     assert child.wait(0.2) is None
     assert os.getsid(child.pid) == child.pid
-    assert os.getsid(child.terraform_pid()) == child.terraform_pid()
+    assert os.getsid(child.terraform_pid()) == (child.init or child.command).pid
 
 
 STARTER = """
@@ -200,7 +202,7 @@ def test_a_step_starts_only_once(any_terraform: tf.Terraform, make_bench: MakeBe
 def test_another_boot_or_a_recycled_pid_is_nobody(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
     bench = make_bench(any_terraform, SLEEPING)
     child = applying(bench)
-    for changes in ({"boot_id": "another"}, {"start_time": 1, "wrapper_start_time": 1}):
+    for changes in ({"boot_id": "another"}, {"start_time": 1, "wrapper_start_time": 1, "init_start_time": 1}):
         record = json.loads((bench.workdir.control / "apply.pid").read_bytes()) | changes
         elsewhere = bench.workdir.tmp / "apply.pid"
         elsewhere.write_text(json.dumps(record))

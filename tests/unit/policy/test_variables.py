@@ -213,3 +213,15 @@ def test_the_region_is_read_as_the_provider_reads_it() -> None:
     assert region_of({"AWS_REGION": "a", "AWS_DEFAULT_REGION": "b"}) == "a"
     assert region_of({"AWS_REGION": "", "AWS_DEFAULT_REGION": "b"}) == "b"
     assert region_of({}) is None
+
+
+@pytest.mark.parametrize("texts", [["abc"], ["ab\ncd\n"], ["  abc  "], ["a", "b"], ["x\n  yz "]])
+def test_a_sensitive_value_that_cannot_be_hidden_is_refused(texts: list[str]) -> None:
+    sentence = variables.check_hideable(texts)
+    assert sentence is not None
+    assert sentence.startswith("The value is too short to be hidden in logs: ")
+
+
+@pytest.mark.parametrize("texts", [[""], ["  "], ["abcd"], ["{\n  longer\n}"], ["ab", "long enough"], []])
+def test_one_line_that_is_long_enough_is_enough(texts: list[str]) -> None:
+    assert variables.check_hideable(texts) is None

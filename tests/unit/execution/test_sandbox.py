@@ -1,0 +1,211 @@
+"""The walls themselves: what a command sees, may and may use up inside of them; as root, and as anybody else."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from services.execution import sandbox, seccomp
+from services.execution import terraform as tf
+from services.execution.sandbox import Sandbox
+from services.execution.terraform import Walls, walls
+from tests.unit.execution.conftest import Bench, MakeBench
+from tests.unit.execution.waiting import until
+
+TOP = Path(__file__).parents[3]
+
+PROVISIONER = 'resource "terraform_data" "it" {\n  provisioner "local-exec" { command = %s }\n}\n'
+
+
+@pytest.fixture(autouse=True)
+def _there_is_one() -> None:
+    assert walls("auto").bwrap, walls("auto").why
+
+
+def said(bench: Bench, command: str) -> str:
+    """What a provisioner prints."""
+    bench.write(PROVISIONER % json.dumps(command))
+    bench.workdir.place_state(None)
+    bench.init()
+    assert bench.run("apply", "-auto-approve", "-no-color") == 0, bench.output()
+    lines = bench.output().splitlines()
+    return "\n".join(line.partition("(local-exec): ")[2] for line in lines if "(local-exec): " in line)
+
+
+def test_what_is_seen(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
+    bench = make_bench(any_terraform)
+    root = bench.workdir.root
+    home = root.parents[1]
+    (home / "encryption_keys").write_text("canary")
+    text = said(bench, f"ls -a {root} {home} / /etc; grep -c . /etc/passwd; ls /proc; touch /x {root}/x /usr/x; true")
+    shown = text.partition("ls -a")[2]
+    for hidden in ("control", "spool", "encryption_keys", "canary", "shadow", "boot", "home:"):
+        assert f"\n{hidden}\n" not in shown, hidden
+    for seen in ("config", "state", "variables", "home", "tmp", "tfplan", "resolv.conf"):
+        assert f"\n{seen}\n" in shown, seen
+    assert not (root / "x").exists() and not Path("/x").exists() and not Path("/usr/x").exists()
+
+
+def test_no_rights_and_none_to_be_had(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
+    text = said(
+        make_bench(any_terraform),
+        "cat /proc/self/status; id -u; unshare -U true || echo no-user-namespace; unshare -m true || echo no-mounts; "
+        "mount -t tmpfs x /tmp || echo no-mount; chroot / true || echo no-chroot; su -c true || echo no-su",
+    )
+    for line in ("NoNewPrivs:\t1", "CapEff:\t0000000000000000", "CapPrm:\t0000000000000000", "Seccomp:\t2"):
+        assert line in text
+    for word in ("no-user-namespace", "no-mounts", "no-mount", "no-chroot", "no-su"):
+        assert f"\n{word}" in text, word
+    assert "\n0\n" not in text.partition("Seccomp")[2], "not root"
+
+
+def test_limits(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
+    text = said(make_bench(any_terraform), "cat /proc/self/limits; dd if=/dev/zero of=big bs=1 seek=9G count=1; true")
+    found = {line[:26].strip(): line[26:].split()[1] for line in text.splitlines() if line.startswith("Max ")}
+    assert (found["Max processes"], found["Max core file size"]) == ("4096", "0")
+    assert found["Max open files"] == str(min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+    assert found["Max file size"] == str(8 << 30)
+    assert int(found["Max data size"]) >= 2 << 30
+    assert "File too large" in text or "File size limit" in text
+
+
+def test_a_loader_variable_takes_no_effect_outside(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
+    bench = make_bench(any_terraform)
+    bench.env["LD_PRELOAD"] = "/nonexistent-canary.so"
+    bench.init()
+    child = bench.children[0]
+    assert child.exit_code() == 0
+    # The loader of bwrap and of the first program would have complained; only terraform is given it.
+    assert bench.output().count("nonexistent-canary") <= 1
+
+
+def test_what_is_left_running_ends_with_the_command(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
+    bench = make_bench(any_terraform)
+    said(bench, "setsid sh -c 'while :; do date +%s%N > $HOME/alive; sleep 0.05; done' </dev/null >/dev/null 2>&1 &")
+    child, note = bench.children[-1], bench.workdir.home / "alive"
+    assert child.init is not None and not child.init.alive()
+    before = note.read_bytes() if note.exists() else b""
+    time.sleep(0.3)  # a loop that lived would have written several times
+    assert (note.read_bytes() if note.exists() else b"") == before
+
+
+def test_a_killed_sandbox_is_a_killed_terraform(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
+    bench = make_bench(any_terraform, PROVISIONER % '"echo begun; sleep 60"')
+    bench.workdir.place_state(None)
+    bench.init()
+    child = bench.start("apply", "-auto-approve", "-no-color")
+    until(lambda: "(local-exec): begun" in bench.output())
+    assert child.command.signal(9)
+    assert child.wait(20) == -9
+
+
+def test_a_sandbox_that_cannot_be_made_says_why_in_the_log(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
+    bench = make_bench(any_terraform)
+    assert bench.sandbox is not None
+    bench.sandbox.hand_over()
+    shutil.rmtree(bench.workdir.root / "variables")
+    assert bench.run("init") == 1
+    assert "bwrap: Can't find source path" in bench.output()
+
+
+def test_what_the_setting_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert walls("none") == Walls(None, "TERRAFORM_SANDBOX is none.")
+    assert not walls("bwrap").refused
+    monkeypatch.setattr(tf, "_tried", lambda: Walls(None, "It does not work."))
+    assert walls("auto") == Walls(None, "It does not work.", demanded=False)
+    assert not walls("auto").refused and walls("bwrap").refused
+    monkeypatch.undo()
+    monkeypatch.setattr(tf, "find", lambda: "/bin/false")
+    tf._tried.cache_clear()
+    try:
+        assert "cannot make a sandbox here" in walls("auto").why
+    finally:
+        tf._tried.cache_clear()
+
+
+def test_the_data_folder_is_hidden_wherever_it_lies(tmp_path: Path) -> None:
+    home = tmp_path / "opt" / "lockstep" / "data"
+    root = home / "work" / "phase-1-1"
+    root.mkdir(parents=True)
+    command = Sandbox("bwrap", root, home, (tmp_path / "opt",)).command(["true"], cwd=root, env={})
+    command.close()
+    hiding = command.argv.index(str(home))
+    assert command.argv[hiding - 1] == "--tmpfs"
+    assert command.argv.index(str(tmp_path / "opt")) < hiding < command.argv.index(str(root / "state"))
+
+
+def test_the_filter_knows_the_machines(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert seccomp.program("riscv64") is None
+    for machine in ("x86_64", "aarch64"):
+        found = seccomp.program(machine)
+        assert found is not None and len(found) % 8 == 0 and len(found) // 8 < 256
+
+
+UNPRIVILEGED = """
+import json, os, sys, time
+from pathlib import Path
+from services.execution import terraform as tf
+from services.execution.sandbox import Sandbox
+root = Path(sys.argv[1]) / "data" / "work" / "phase-1-1"
+for name in ("config", "state", "variables", "home", "tmp", "control"):
+    (root / name).mkdir(mode=0o700, parents=True)
+(root.parents[1] / "secret_key").write_text("canary")
+(root / "config" / "main.tf").write_text(sys.argv[2])
+walls = tf.walls("auto")
+print(walls.why, flush=True)
+for args in (["init"], ["apply", "-auto-approve", "-no-color"]):
+    child = tf.start(tf.locate(sys.argv[3]), args, cwd=root / "config", spool=root / "spool", control=root / "control",
+                     env={"PATH": os.environ["PATH"], "HOME": str(root / "home"), "TMPDIR": str(root / "tmp")},
+                     sandbox=Sandbox(walls.bwrap, root, root.parents[1]))
+    print("exit", child.wait(60), child.init is not None, child.running())
+print((root / "spool").read_text())
+"""
+
+
+def test_it_works_for_any_user(tmp_path: Path, any_terraform: tf.Terraform) -> None:
+    """In a user namespace of its own, with the worker's user; by Debian's Python, which everybody can start."""
+    if os.geteuid() != 0:
+        pytest.skip("every other test of this file shows it")
+    folder = tmp_path / "app"
+    shutil.copytree(TOP / "services" / "execution", folder / "services" / "execution")
+    (folder / "services" / "__init__.py").touch()
+    home = tmp_path / "home"
+    home.mkdir()
+    os.chown(home, 65534, 65534)
+    for path in (tmp_path, *tmp_path.parents):
+        if path != Path("/tmp") and path.is_relative_to("/tmp"):
+            path.chmod(0o755)
+    text = (
+        f"id -u; cat /proc/self/status /proc/self/limits; ls -a {home}/data; cat {home}/data/secret_key; "
+        "unshare -U true || echo no-user-namespace; setsid sleep 600 >/dev/null 2>&1 & true"
+    )
+    script = ["/usr/bin/python3", "-c", UNPRIVILEGED, str(home), PROVISIONER % json.dumps(text), any_terraform.argv[0]]
+    answer = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *script],
+        cwd=folder,
+        env={"PATH": os.environ["PATH"], "PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert answer.stdout.count("exit 0 True False") == 2, answer.stdout + answer.stderr
+    for line in ("NoNewPrivs:\t1", "CapEff:\t0000000000000000", "Seccomp:\t2", "no-user-namespace", ": 65534"):
+        assert line in answer.stdout, line
+    assert "Max processes             4096" in answer.stdout
+    assert "canary" not in answer.stdout
+
+
+def test_the_user_of_a_root_worker() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root changes to another user")
+    first, number = sandbox._uids()
+    one, two = (Sandbox("bwrap", Path(f"/data/work/phase-{phase}-1"), Path("/data")).uid for phase in (1, 2))
+    assert one is not None and two is not None and one != two
+    assert first <= one < first + number
