@@ -7,7 +7,7 @@ DEMO_HOME = $(or $(LOCKSTEP_HOME),data-demo)
 TESTS ?= tests
 export VENV
 
-.PHONY: help demo run code test test-postgres lint format picture requirements clean
+.PHONY: help demo run code test test-postgres lint audit format picture requirements clean
 
 help:
 	@echo 'make demo          try Lockstep: a sample organization and a local stand-in for AWS'
@@ -16,6 +16,7 @@ help:
 	@echo 'make test          every test (TESTS=tests/unit for some)'
 	@echo 'make test-postgres   the tests of web, services and worker on a private PostgreSQL'
 	@echo 'make lint          ruff and mypy'
+	@echo 'make audit         ask which pinned packages have known vulnerabilities (needs a network)'
 	@echo 'make format        let ruff format the code'
 	@echo 'make picture       take the picture in the README anew (docs/run-page.png)'
 	@echo 'make requirements  compile requirements*.in into requirements*.txt'
@@ -47,6 +48,12 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --output-format concise .
 	@$(BIN)/mypy .
 	@$(BIN)/mypy --strict policy services
+
+# The list of vulnerabilities is PyPI's, so this is no part of lint. pip-audit is needed for nothing else.
+audit: $(VENV)/.run
+	@set -e; tool=$$(mktemp -d); trap 'rm -rf "$$tool"' EXIT; \
+	$(BIN)/python -m venv "$$tool"; "$$tool/bin/pip" install --quiet --disable-pip-version-check pip-audit; \
+	"$$tool/bin/pip-audit" --strict --no-deps --disable-pip -r requirements.txt
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix-only --quiet .

@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import cast
-from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, g, make_response, redirect, render_template, request, url_for
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError, OperationalError
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, SecurityError
 
 from blueprints import incoming
 from blueprints.loading import is_fragment
@@ -90,6 +89,8 @@ def _handler(status: int) -> Callable[[Exception], Response]:
 
 
 def _http(error: HTTPException) -> Response | HTTPException:
+    if isinstance(error, SecurityError):  # a host that is not served: no page can be made, for it links to the host
+        return Response("Lockstep does not answer under this name. See TRUSTED_HOSTS.\n", 400, mimetype="text/plain")
     if error.code is None or error.code < 400:
         return error
     db.session.rollback()
