@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask, url_for
@@ -183,7 +184,13 @@ OPEN = {"links.arrive", "links.show", "links.take", "links.forgot", "oidc.go", "
 def test_every_form_of_administration_asks_for_a_recent_proof(app: Flask, alice: Client) -> None:
     make_old(app, proved_at=timedelta(minutes=16))
     token, asked = alice.token(), 0
-    names = {"organization": "acme", "environment": "network", "number": 1, "name": "bob", "person": "bob"}
+    names: dict[str, Any] = {
+        "organization": "acme",
+        "environment": "network",
+        "number": 1,
+        "name": "bob",
+        "person": "bob",
+    }
     for rule in app.url_map.iter_rules():
         place = rule.endpoint.partition(".")[0]
         settings = rule.endpoint in ("environments.settings", "states.upload", "states.rollback", "states.unlock")
