@@ -34,7 +34,7 @@ from models import Category, MfaAttempt, Run, TokenScope
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import queue, states, tokens
-from services.mfa import gate, handoff
+from services.mfa import handoff
 from services.mfa.credentials import TemporaryCredentials
 from tests import factories
 from tests.deploy.launcher import free_port
@@ -311,7 +311,7 @@ def canaries(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Canaries:
             canaries.plant(f"temporary {name} of phase {phase_id}", value)
         seal(phase_id, credentials)
 
-    monkeypatch.setattr(gate.handoff, "seal", sealing)
+    monkeypatch.setattr(handoff, "seal", sealing)
     bench.environment.mfa_level = MfaLevel.PLANS_AND_APPLIES
     db.session.commit()
     return canaries
