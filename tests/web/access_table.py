@@ -297,7 +297,6 @@ def abroad(app: Flask) -> dict[str, Any]:
             "alices": factories.sign_in("carol").id,
             "invitation": factories.invitation("carol", "other").id,
             "token": "of-another",
-            "invitation": factories.invitation("carol", "other").id,
             "shared": factories.variable("tag", "other", organization_name="other", by="carol").id,
             "variable": factories.variable("tag", "other", of=there, organization_name="other", by="carol").id,
             "bobs": carols,
