@@ -15,8 +15,8 @@ from werkzeug.exceptions import HTTPException, SecurityError
 from blueprints import incoming
 from blueprints.loading import is_fragment
 from extensions import db, login_manager
-from services.single_sign_on import SignOnFailed
 from services.errors import CodeRejected, Conflict, Forbidden, Invalid, NotFound, SecondFactorNeeded, ServiceAway
+from services.single_sign_on import SignOnFailed
 from services.storage.blobs import BlobUnreadable
 from services.storage.vault import VaultError
 from services.throttle import Throttled
@@ -43,8 +43,8 @@ _SENTENCES = {
 def register(app: Flask) -> None:
     """Install the handlers."""
     for error, status in ((NotFound, 404), (Forbidden, 403), (Conflict, 409), (Invalid, 422), (ServiceAway, 503)):
-    app.register_error_handler(SignOnFailed, _handler(403))
         app.register_error_handler(error, _handler(status))
+    app.register_error_handler(SignOnFailed, _handler(403))
     app.register_error_handler(CodeRejected, lambda error: answer(error.status, str(error)))
     app.register_error_handler(Throttled, _throttled)
     app.register_error_handler(SecondFactorNeeded, _second_factor)
