@@ -7,7 +7,7 @@ DEMO_HOME = $(or $(LOCKSTEP_HOME),data-demo)
 TESTS ?= tests
 export VENV
 
-.PHONY: help demo run code test test-postgres chaos bench lint format picture requirements clean
+.PHONY: help demo run code test test-postgres chaos bench lint audit format picture requirements clean
 
 help:
 	@echo 'make demo          try Lockstep: a sample organization and a local stand-in for AWS'
@@ -18,6 +18,7 @@ help:
 	@echo 'make chaos         kill, fill and lose everything for ten minutes (SECONDS=…, SEED=…)'
 	@echo 'make bench         how fast it is, in 12 minutes (FIGURES=1,4 some; WRITE=1 into docs/PERFORMANCE.md)'
 	@echo 'make lint          ruff and mypy'
+	@echo 'make audit         ask which pinned packages have known vulnerabilities (needs a network)'
 	@echo 'make format        let ruff format the code'
 	@echo 'make picture       take the picture in the README anew (docs/run-page.png)'
 	@echo 'make requirements  compile requirements*.in into requirements*.txt'
@@ -59,6 +60,12 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check --output-format concise .
 	@$(BIN)/mypy .
 	@$(BIN)/mypy --strict policy services
+
+# The list of vulnerabilities is PyPI's, so this is no part of lint. pip-audit is needed for nothing else.
+audit: $(VENV)/.run
+	@set -e; tool=$$(mktemp -d); trap 'rm -rf "$$tool"' EXIT; \
+	$(BIN)/python -m venv "$$tool"; "$$tool/bin/pip" install --quiet --disable-pip-version-check pip-audit; \
+	"$$tool/bin/pip-audit" --strict --no-deps --disable-pip -r requirements.txt
 
 format: $(VENV)/.dev
 	@$(BIN)/ruff check --fix-only --quiet .

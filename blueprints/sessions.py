@@ -16,7 +16,9 @@ from models import SignIn, User
 from services import accounts, sign_ins
 
 #: Blueprints whose pages are administration, whatever the method.
-_GUARDED = frozenset({"members", "teams", "access", "tokens", "second_factor", "links", "oidc"})
+_GUARDED = frozenset({"access", "tokens", "second_factor", "links", "oidc"})
+#: Blueprints whose pages everybody may read, and whose forms are administration.
+_GUARDED_FORMS = frozenset({"members", "teams"})
 #: Further views whose POST is.
 _GUARDED_POSTS = frozenset({"environments.settings", "states.upload", "states.rollback", "states.unlock"})
 #: Of the guarded blueprints what people reach who are not signed in, or who have to get through first.
@@ -114,8 +116,7 @@ def this_sign_in() -> SignIn | None:
 
 def _prove_first() -> ResponseReturnValue | None:
     endpoint = request.endpoint or ""
-    guarded = endpoint.partition(".")[0] in _GUARDED and endpoint not in _OPEN
-    if not guarded and not (endpoint in _GUARDED_POSTS and request.method == "POST"):
+    if endpoint in _OPEN or not _is_administration(endpoint):
         return None
     found = this_sign_in()
     if found is None or sign_ins.is_proved(found):
@@ -126,6 +127,13 @@ def _prove_first() -> ResponseReturnValue | None:
         answer.headers["HX-Redirect"] = there
         return answer
     return redirect(there, 303)
+
+
+def _is_administration(endpoint: str) -> bool:
+    """Whether the request is one that needs a recent proof."""
+    place = endpoint.partition(".")[0]
+    form = request.method == "POST" and (place in _GUARDED_FORMS or endpoint in _GUARDED_POSTS)
+    return form or place in _GUARDED
 
 
 def _where() -> str | None:

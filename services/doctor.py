@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -36,6 +37,8 @@ SKEW_WARNING, SKEW_PROBLEM = timedelta(seconds=30), timedelta(minutes=5)
 #: Free disk space, in bytes: providers are unpacked for each run and weigh hundreds of megabytes.
 SPACE_WARNING, SPACE_PROBLEM = 5 << 30, 512 << 20
 _SECRETS = ("secret_key", "encryption_keys", "setup_token", "lockstep.db")
+#: Folders of the data folder that hold what runs leave, where they are there.
+_FOLDERS = ("work", "redis", "logs")
 
 
 class Status(StrEnum):
@@ -69,6 +72,7 @@ def examine() -> Iterator[Finding]:
     yield from _stored(config)
     yield from _bucket(config)
     yield from _redis(queue.connection())
+    yield from _open_redis(config.redis_url)
     yield from _working_directories()
     yield _terraform(config.terraform_bin)
     yield _sandbox(config.terraform_sandbox)
@@ -77,7 +81,8 @@ def examine() -> Iterator[Finding]:
 
 def _files(home: Path) -> Iterator[Finding]:
     wrong = []
-    for path, allowed in [(home, 0o700), *((home / name, 0o600) for name in _SECRETS)]:
+    folders = ((home / name, 0o700) for name in _FOLDERS)
+    for path, allowed in [(home, 0o700), *folders, *((home / name, 0o600) for name in _SECRETS)]:
         try:
             found = path.stat()
         except FileNotFoundError:
@@ -195,6 +200,14 @@ def _redis(client: Redis) -> Iterator[Finding]:
     else:
         advice = "Start Lockstep with `make run`, or `python worker.py`; queued runs wait until then."
         yield Finding("Workers", Status.PROBLEM, "none is alive", advice)
+
+
+def _open_redis(url: str) -> Iterator[Finding]:
+    """Whether others than Lockstep can read what lies in Redis: sealed credentials, queued work."""
+    address = urlsplit(url)
+    if address.scheme != "unix" and not address.password:
+        advice = "Give REDIS_URL a password (redis://:password@host), or a unix socket that only Lockstep's user opens."
+        yield Finding("Redis access", Status.WARNING, "whoever reaches it needs no password", advice)
 
 
 def _alive(worker: BaseWorker) -> bool:

@@ -66,7 +66,7 @@ def change_role(actor: Membership, name: str, role: Role) -> Membership:
     keep_an_owner(found, role)
     before, found.role = found.role, role
     if role is not Role.OWNER:
-        _revoke_links(found)
+        revoke_links(found)
     audit.record("member.role", actor.user, organization=actor.organization, user=name, role=[before.value, role.value])
     db.session.commit()
     return found
@@ -140,7 +140,7 @@ def _take_out(membership: Membership, actor: User, action: str) -> None:
         "access": _delete(Grant, Grant.user_id == user.id, Grant.environment_id.in_(environments)),
         "teams": _delete(TeamMember, TeamMember.user_id == user.id, TeamMember.team_id.in_(their_teams)),
         "variables": _delete(Variable, Variable.owner_id == user.id, Variable.organization_id == organization.id),
-        "links": _revoke_links(membership),
+        "links": revoke_links(membership),
     }
     role = membership.role
     db.session.delete(membership)
@@ -156,7 +156,7 @@ def _delete(model: type, *where: ColumnElement[bool]) -> int:
     return _rows(db.session.execute(delete(model).where(*where)))
 
 
-def _revoke_links(membership: Membership) -> int:
+def revoke_links(membership: Membership) -> int:
     """An invitation or a reset that an owner made must not outlive their ownership: they know the link."""
     open_ = (OneTimeLink.used_at.is_(None), OneTimeLink.revoked_at.is_(None))
     here = or_(OneTimeLink.organization_id == membership.organization_id, OneTimeLink.organization_id.is_(None))

@@ -55,6 +55,8 @@ def add_member(organization: Organization, user: User, role: Role) -> Membership
     else:
         members.keep_an_owner(membership, role)
         membership.role = role
+        if role is not Role.OWNER:
+            members.revoke_links(membership)
     audit.record("member.set", None, organization=organization, user=user.name, role=role.value)
     db.session.commit()
     return membership

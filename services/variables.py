@@ -40,13 +40,17 @@ class Place:
 
 @dataclass(frozen=True)
 class Resolved:
-    """The values a run of one person has in one environment. ``repr`` shows no value."""
+    """The values a run of one person has in one environment. ``repr`` shows no value.
+
+    ``unhidden`` names the sensitive ones that are too short to be hidden in a log, stored before that was refused.
+    """
 
     env: dict[str, str] = field(repr=False)
     terraform: dict[str, str] = field(repr=False)
     hcl: dict[str, str] = field(repr=False)
     scopes: dict[str, Scope]
     secrets: tuple[str, ...] = field(repr=False)
+    unhidden: tuple[str, ...] = ()
 
     @property
     def missing_for_mfa(self) -> list[str]:
@@ -185,7 +189,18 @@ def resolve(person: User, organization: Organization, environment: Environment |
         hcl={row.name: values[key] for key, row in terraform.items() if row.hcl},
         scopes={row.name: row.scope for row in winners.values() if row.category is Category.ENV},
         secrets=tuple(secret),
+        unhidden=tuple(_called(row) for key, row in hidden.items() if not _hideable(row, values[key])),
     )
+
+
+def _hideable(row: Variable, value: str) -> bool:
+    texts = language.secrets(value)[1:] if row.hcl else []
+    return rules.check_hideable(texts or [value]) is None
+
+
+def _called(row: Variable) -> str:
+    """A log is read by others than the owner of a personal variable, who alone may know that there is one."""
+    return "a personal variable" if row.owner_id is not None else row.name
 
 
 def sensitive_values(organization: Organization, environment: Environment) -> set[str]:

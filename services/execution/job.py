@@ -216,6 +216,9 @@ def _introduce(work: Work) -> None:
     if not work.state_kept_here:
         said.append("This configuration names a backend of its own: Lockstep neither keeps nor changes its state.")
         db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))
+    if work.unhidden:
+        names = ", ".join(work.unhidden)
+        said.append(f"Sensitive, but too short to be hidden in this log: {names}. Set a value of 4 characters or more.")
     for text in said:
         logs.say(work.phase, text)
     db.session.commit()

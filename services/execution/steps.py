@@ -73,6 +73,7 @@ class Work:
     state_kept_here: bool = True
     walls: Walls = _NO_WALLS
     identity: Future[str | None] | None = None
+    unhidden: tuple[str, ...] = ()
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -284,6 +285,7 @@ def _work(
         version=version,
         worker=phase.worker or "",
         adopted=adopted,
+        unhidden=values.unhidden if values else (),
         walls=walls,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,9 @@ ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 PATIENCE = 40_000
 
 Visit = Callable[..., Page]
+
+#: When somebody signed in whose cookies are kept.
+_SINCE: dict[str, float] = {}
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +74,9 @@ def visiting(
     contexts = []
 
     def visit(person: str, path: str = "/", **options: Any) -> Page:
-        if person in signed_in:
+        # Administration asks for a password that was given 15 minutes ago.
+        fresh = person in signed_in and time.monotonic() - _SINCE.get(person, 0) < 600
+        if fresh:
             options["storage_state"] = signed_in[person]
         # Without motion: spinning icons would keep a processor busy that has no graphics card beside it.
         usual = {"viewport": {"width": 1280, "height": 900}, "timezone_id": "UTC", "reduced_motion": "reduce"}
@@ -80,9 +86,9 @@ def visiting(
         if watch is not None:
             watch.attach(context)
         page = context.new_page()
-        if person and person not in signed_in:
+        if person and not fresh:
             sign_in(page, person, stack.passwords[person])
-            signed_in[person] = context.storage_state()
+            signed_in[person], _SINCE[person] = context.storage_state(), time.monotonic()
         page.goto(path)
         return page
 

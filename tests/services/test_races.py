@@ -24,6 +24,7 @@ from services.environments import Settings
 from services.errors import Conflict, NotFound
 from services.execution import job, steps
 from services.storage import logs
+from services.storage.vault import generate_key
 from services.variables import Place
 from tests import factories
 from tests.factories import World, make_world
@@ -374,7 +375,7 @@ def test_two_states_of_one_run_at_once(here: Flask) -> None:
 
 
 def test_two_machines_make_the_tables_at_once(tmp_path: Path, postgres_server: postgres.Server, redis_url: str) -> None:
-    url = postgres_server.database()
+    url, keys = postgres_server.database(), generate_key()
     started = []
     for number in range(2):
         environ = {
@@ -382,6 +383,8 @@ def test_two_machines_make_the_tables_at_once(tmp_path: Path, postgres_server: p
             "LOCKSTEP_HOME": str(tmp_path / str(number)),
             "DATABASE_URL": url,
             "REDIS_URL": redis_url,
+            "SECRET_KEY": "one for both machines",
+            "ENCRYPTION_KEYS": keys,
         }
         command = [sys.executable, "-m", "deploy.prepare"]
         started.append(

@@ -11,6 +11,7 @@ from models import User
 from policy.permissions import Role
 from services import accounts, doctor, links, organizations
 from services.doctor import Finding, Status
+from tests import factories
 
 PASSWORD = "correct horse battery"
 
@@ -111,3 +112,16 @@ def test_an_operator_helps_somebody_in(app: Flask) -> None:
     assert run(app, "user", "second-factor-off", "alice") == (0, "alice has no second factor now.\n")
     assert run(app, "user", "password", "alice", "--password-stdin", typed="password1234\n")[0] == 1
     assert run(app, "user", "sign-out", "nobody") == (1, "Error: There is no user nobody.\n")
+
+
+def test_an_operator_makes_owners_and_keeps_the_last(app: Flask) -> None:
+    with app.app_context():
+        factories.member("alice", "acme", Role.OWNER)
+        factories.member("bob", "acme", Role.MEMBER)
+    code, said = run(app, "organization", "role", "acme", "alice", "member")
+    assert code == 1 and "alice is the last owner of acme" in said and "Nothing was changed" in said
+    assert run(app, "organization", "role", "acme", "bob", "owner") == (0, "bob is owner of acme now.\n")
+    assert run(app, "organization", "role", "acme", "alice", "member")[0] == 0
+    assert run(app, "organization", "role", "acme", "carol", "owner") == (1, "Error: No such member.\n")
+    with app.app_context():
+        assert factories.member("alice").role is Role.MEMBER and factories.member("bob").role is Role.OWNER

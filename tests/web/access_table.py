@@ -295,6 +295,7 @@ def abroad(app: Flask) -> dict[str, Any]:
             "run": run.number,
             "token_id": tokens.create(factories.person("carol"), "ci", TokenScope.READ, None)[0].id,
             "alices": factories.sign_in("carol").id,
+            "invitation": factories.invitation("carol", "other").id,
             "token": "of-another",
             "shared": factories.variable("tag", "other", organization_name="other", by="carol").id,
             "variable": factories.variable("tag", "other", of=there, organization_name="other", by="carol").id,

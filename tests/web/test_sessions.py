@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from flask import Flask
+from flask import Flask, url_for
 from sqlalchemy import select
 
 from extensions import db
@@ -173,6 +174,34 @@ def test_a_form_that_was_sent_too_late_changes_nothing(app: Flask, alice: Client
     assert (answer.status_code, answer.location) == (303, f"/settings/sessions/prove?next={there}")
     with app.app_context():
         assert factories.environment().mfa_level.value == "never"
+
+
+#: What asks for a recent proof, by the names of their views; what is reached without being signed in is left out.
+ADMINISTRATION = ("members", "teams", "access", "tokens", "second_factor", "links", "oidc")
+OPEN = {"links.arrive", "links.show", "links.take", "links.forgot", "oidc.go", "oidc.back", "second_factor.step"}
+
+
+def test_every_form_of_administration_asks_for_a_recent_proof(app: Flask, alice: Client) -> None:
+    make_old(app, proved_at=timedelta(minutes=16))
+    token, asked = alice.token(), 0
+    names: dict[str, Any] = {
+        "organization": "acme",
+        "environment": "network",
+        "number": 1,
+        "name": "bob",
+        "person": "bob",
+    }
+    for rule in app.url_map.iter_rules():
+        place = rule.endpoint.partition(".")[0]
+        settings = rule.endpoint in ("environments.settings", "states.upload", "states.rollback", "states.unlock")
+        if "POST" not in (rule.methods or ()) or rule.endpoint in OPEN or not (place in ADMINISTRATION or settings):
+            continue
+        with app.test_request_context():
+            path = url_for(rule.endpoint, **{name: names[name] for name in rule.arguments})
+        answer = alice.post(path, data={"csrf_token": token})
+        assert answer.status_code == 303 and answer.location.startswith("/settings/sessions/prove"), rule.endpoint
+        asked += 1
+    assert asked >= 25
 
 
 def test_the_proof_leads_to_no_other_site(app: Flask, alice: Client) -> None:

@@ -86,7 +86,7 @@ def test_plans_and_applies_through_the_role(bench: Bench) -> None:
 
 def test_applies_only_through_the_role_and_an_expired_session(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     # The attributes of a plan start the provider once more, for seconds; the test above has them.
-    monkeypatch.setattr(job, "_summarize", lambda *_, **__: None)
+    monkeypatch.setattr(job, "summarize", lambda *_, **__: None)
     configuration = "bucket-assume-role-applies-only"
     run = bucket_run(bench, MfaLevel.APPLIES_ONLY, "lockstep-applies", configuration)
     assert bench.work(run.plan) is RunStatus.AWAITING_APPLY_AUTHENTICATION, run.error

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from extensions import db
-from models import Category, Environment
+from models import Category, Environment, Variable
 from policy.lifecycle import RunStatus
 from services import states
 from tests import factories
@@ -155,3 +156,16 @@ def test_a_configuration_without_the_terraform_directory(bench: Bench) -> None:
     good = bench.applied({"live/network/main.tf": ONE, "modules/x/main.tf": ""})
     assert "Terraform 1." in lab.log_of(good.plan)
     assert "in live/network" in lab.log_of(good.plan)
+
+
+def test_a_sensitive_value_that_is_too_short_to_hide_is_told(bench: Bench) -> None:
+    """The form refuses one now; one that was stored before is not pretended to be hidden."""
+    for name, owner in (("pin", None), ("own", "alice")):
+        factories.variable(name, "123", owner=owner)
+    db.session.execute(update(Variable).values(sensitive=True))
+    db.session.commit()
+    run = bench.run(ONE)
+    assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION
+    log = lab.log_of(run.plan)
+    assert "Sensitive, but too short to be hidden in this log: " in log
+    assert "pin" in log and "a personal variable" in log and "own," not in log

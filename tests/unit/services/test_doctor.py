@@ -89,7 +89,8 @@ def test_all_is_well(app: Flask) -> None:
     assert [(each.subject, each.status) for each in findings if each.subject != "Disk space"] == [
         (subject, Status.OK)
         for subject in (
-            "File modes", "Database", "Migrations", "Redis", "Workers", "Terraform", "AWS STS", "Clock",
+            "File modes", "Database", "Migrations", "Redis", "Workers", "Terraform", "Sandbox", "AWS STS",
+            "Clock",
         )
     ]  # fmt: skip
     assert all(not each.advice for each in findings if each.status is Status.OK)
@@ -214,3 +215,22 @@ def test_only_http_is_asked(tmp_path: Path, redis_url: str) -> None:
 def test_without_a_setting_sts_is_amazons(tmp_path: Path, fips: str, host: str) -> None:
     found = config.load({"LOCKSTEP_HOME": str(tmp_path / "home"), "AWS_USE_FIPS_ENDPOINT": fips})
     assert sts_reach.endpoint(found) == f"https://{host}"
+
+
+def test_folders_that_others_can_read(app: Flask) -> None:
+    folder = app.config["LOCKSTEP"].home / "logs"
+    folder.mkdir(mode=0o755)
+    assert f"chmod 700 {folder}" in found(app, "File modes").advice
+
+
+@pytest.mark.parametrize(
+    ("url", "open_to_all"),
+    [
+        ("redis://cache:6379/0", True),
+        ("rediss://user@cache:6379", True),
+        ("redis://:secret@cache:6379", False),
+        ("unix:///run/redis.sock", False),
+    ],
+)
+def test_a_redis_without_a_password(url: str, open_to_all: bool) -> None:
+    assert [finding.status for finding in doctor._open_redis(url)] == [Status.WARNING] * open_to_all
