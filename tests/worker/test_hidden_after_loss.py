@@ -19,6 +19,13 @@ from tests.worker.lost import adopt, horse, kill, lapse
 
 __all__ = ["horse"]
 
+
+@pytest.fixture(autouse=True)
+def without_a_sandbox(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The provisioner tells the test what it knows by a file outside of its folders."""
+    bench.settings(monkeypatch, terraform_sandbox="none")
+
+
 pytestmark = pytest.mark.terraform
 
 
