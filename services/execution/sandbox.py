@@ -107,6 +107,8 @@ class Sandbox:
         calls = seccomp.program()
         if calls is not None:
             contents["seccomp"] = calls
+        if (configuration := _cli_config(env)) is not None:
+            contents["cli"] = configuration
         files = {name: str(_memory(name, content)) for name, content in contents.items()}
         walls = [self.bwrap, *self._namespaces(), *self._files(argv, env, files), "--chdir", "/"]
         if calls is not None:
@@ -146,6 +148,9 @@ class Sandbox:
         for name in (*_SHARED, "tfplan"):
             view.put("--bind", self.root / name, self.root / name)
         view.put("--ro-bind", self.root / "variables", self.root / "variables")
+        if "cli" in files:
+            # Its content, not the file: that is often its owner's alone to read, and a run may have another user id.
+            view.put("--ro-bind-data", files["cli"], Path(env["TF_CLI_CONFIG_FILE"]), mode="0444")
         return [*view.args, "--remount-ro", "/", "--remount-ro", "/dev"]
 
     def _readable(self, argv: Sequence[str], env: Mapping[str, str]) -> list[Path]:
@@ -154,7 +159,7 @@ class Sandbox:
         wanted = [python, Path(sys.base_prefix), STAGE, *(Path(word) for word in argv if os.path.isabs(word))]
         wanted += [Path(env[name]) for name in _TRUST if env.get(name)]
         if configuration := env.get("TF_CLI_CONFIG_FILE"):
-            wanted += [Path(configuration), *_named_in(Path(configuration))]
+            wanted += _named_in(Path(configuration))
         wanted += self.readable
         paths = {spelt for path in wanted for spelt in (path, Path(os.path.realpath(path))) if spelt.is_absolute()}
         there = [Path("/usr"), self.root, *(Path(f"/{name}") for name in _SYSTEM)]
@@ -170,13 +175,13 @@ class _View:
         self.args: list[str] = []
         self._made: set[Path] = set()
 
-    def put(self, how: str, source: Path | str, place: Path) -> None:
+    def put(self, how: str, source: Path | str, place: Path, mode: str = "") -> None:
         """Something at `place`. bwrap by itself makes the folders above it for root alone."""
         for parent in reversed(place.parents[:-1]):
             if parent not in self._made:
                 self.args += ["--dir", str(parent)]
                 self._made.add(parent)
-        self.args += [how, str(source), str(place)]
+        self.args += [*(("--perms", mode) if mode else ()), how, str(source), str(place)]
 
     def hide(self, folder: Path, mode: str = "0755") -> None:
         """An empty folder in its place."""
@@ -247,6 +252,15 @@ def _passwd(uid: int, home: Path) -> bytes:
 
 def _group(gid: int) -> bytes:
     return f"root:x:0:\nrun:x:{gid}:\n".encode()
+
+
+def _cli_config(env: Mapping[str, str]) -> bytes | None:
+    """Terraform's CLI configuration as the worker reads it; None for none, or one that is not there."""
+    path = Path(env.get("TF_CLI_CONFIG_FILE", ""))
+    try:
+        return path.read_bytes() if path.is_absolute() else None
+    except OSError:
+        return None
 
 
 def _memory(name: str, content: bytes) -> int:

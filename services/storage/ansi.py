@@ -101,7 +101,7 @@ def render_lines(
         texts[0] = f"{_fold('The beginning of this line is not shown')}{texts[0]}"
     start, middle = f'<li{css} id="{anchor}-', f'"><a href="#{anchor}-'
     lines = [
-        f'{start}{n}{middle}{n}" tabindex="-1"></a>{_with_icon(text, icon) if icon else text}\n</li>'
+        f'{start}{n}{middle}{n}" tabindex=-1 aria-hidden=true></a>{_with_icon(text, icon) if icon else text}\n</li>'
         for n, text in enumerate(texts, first_line)
     ]
     return Rendered(lines, sgr)

@@ -14,6 +14,7 @@ from extensions import db
 from models import StateVersion
 from policy.lifecycle import RunStatus
 from policy.plan_summary import summarize
+from policy.run_errors import plain
 from services import audit
 from services.storage import logs
 from services.storage.ansi import render_lines
@@ -78,7 +79,7 @@ def test_no_name_message_output_or_line_makes_an_element(app: Flask, alice: Clie
         network = factories.environment(description=word, lock_reason=word, locked_by_id=factories.person("bob").id)
         version = factories.configuration(network)
         version.filename, version.message, version.directories = word, word, word
-        run = story(network, RunStatus.APPLIED, message=word, error=hostile, terraform_directory=word)
+        run = story(network, RunStatus.APPLIED, message=word, error=plain(hostile), terraform_directory=word)
         run.summary = summarize(_plan(hostile)).to_json()
         run.plan.gate_note = word
         logs.say(run.apply, hostile)

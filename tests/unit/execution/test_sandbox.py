@@ -53,6 +53,21 @@ def test_what_is_seen(any_terraform: tf.Terraform, make_bench: MakeBench) -> Non
     assert not (root / "x").exists() and not Path("/x").exists() and not Path("/usr/x").exists()
 
 
+def test_a_cli_configuration_that_is_its_owners_alone_counts(
+    any_terraform: tf.Terraform, make_bench: MakeBench, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """As that of `make demo`: a run of a worker that is root has another user id."""
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    mirror, configuration = elsewhere / "mirror", elsewhere / "terraform.rc"
+    mirror.mkdir()
+    configuration.write_text(f'provider_installation {{\n  filesystem_mirror {{ path = "{mirror}" }}\n}}\n')
+    configuration.chmod(0o600)
+    bench = make_bench(any_terraform)
+    bench.env["TF_CLI_CONFIG_FILE"] = str(configuration)
+    text = said(bench, f"cat {configuration}; ls -d {mirror} && echo there")
+    assert "filesystem_mirror" in text and text.endswith("there")
+
+
 def test_no_rights_and_none_to_be_had(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
     text = said(
         make_bench(any_terraform),

@@ -59,7 +59,7 @@ def test_the_markup_is_the_sheets() -> None:
     rendered = render_lines(b"one\ntwo\n", 813, "", "sample")
     assert len(rendered.lines) == 2 and rendered.sgr == ""
     assert rendered.html == "".join(
-        f'<li id="sample-{n}"><a href="#sample-{n}" tabindex="-1"></a>{text}\n</li>'
+        f'<li id="sample-{n}"><a href="#sample-{n}" tabindex=-1 aria-hidden=true></a>{text}\n</li>'
         for n, text in [(813, "one"), (814, "two")]
     )
 
@@ -185,7 +185,7 @@ FRAME_KEYS = {
     "li": {"class", "id"},
     "b": set(),
     "span": {"class"},
-    "a": {"href", "tabindex"},
+    "a": {"href", "tabindex", "aria-hidden"},
     "svg": {"class", "aria-hidden"},
     "use": {"href"},
 }
