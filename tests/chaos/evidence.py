@@ -85,7 +85,6 @@ class Evidence:
     stuck: list[str] = field(default_factory=list)
     answers: list[dict[str, Any]] = field(default_factory=list)
     windows: list[dict[str, Any]] = field(default_factory=list)
-    full_disk: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
         """As JSON."""

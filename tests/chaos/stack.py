@@ -196,6 +196,7 @@ class Stack:
             "PYTHONUNBUFFERED": "1",
             "PYTHONPATH": str(ROOT),
             "FORCE_AFTER_SECONDS": "3",
+            "TERRAFORM_SANDBOX": "none",  # what was created is written down outside of a run's folders
         }
 
 
