@@ -46,6 +46,7 @@ def test_a_page(shown: Shown, visit: Visit, watch: Watch) -> None:
         page = visit(shown.person, shown.path, **form)
         if shown.click:
             page.locator(shown.click).first.click()
+            page.wait_for_load_state()  # a link leads to another page, which has no layout before its style sheet
         expect(page.get_by_role("heading", level=1)).to_have_count(1)
         assert page.evaluate("document.documentElement.scrollWidth") <= width, f"scrolls sideways at {width} px"
         for scheme in ("light", "dark"):
