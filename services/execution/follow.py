@@ -70,6 +70,7 @@ class _Following:
         """Put a line of Lockstep's own after the output so far; commits. The output goes on behind it."""
         _flush(self, final=False)
         if not self.pending:
+            _hold(self.work)
             self.reader.log_offset = logs.say(self.work.phase, text, tone)
             db.session.commit()
 
@@ -196,6 +197,7 @@ def _flush(following: _Following, *, final: bool) -> bool:
         return False
     try:
         pieces = [(piece.offset, piece.data) for piece in following.pending]
+        _hold(following.work)
         logs.append_all(following.work.phase_id, pieces, spool_offset=following.pending[-1].spool_end)
         db.session.commit()
     except AWAY as error:
@@ -228,10 +230,17 @@ def _look_around(following: _Following) -> None:
 
 def beat(work: Work) -> None:
     """Renew the lease; commits. Raises :class:`Superseded` when it is another worker's, or an owner gave up on it."""
-    held = (Phase.id == work.phase_id, Phase.worker == work.worker, Phase.status == PhaseStatus.RUNNING)
-    mine = won(update(Phase).where(*held).values(heartbeat_at=clock.now()))
+    _hold(work)
     db.session.commit()
-    if not mine:
+
+
+def _hold(work: Work) -> None:
+    """As :func:`beat`, in the transaction of what only the holder may write: the log has one writer at a time, whose
+    lines nobody else's push aside.
+    """
+    held = (Phase.id == work.phase_id, Phase.worker == work.worker, Phase.status == PhaseStatus.RUNNING)
+    if not won(update(Phase).where(*held).values(heartbeat_at=clock.now())):
+        db.session.rollback()
         raise Superseded
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from extensions import db
 from models import Phase, PhaseStatus, Run, StateVersion
@@ -16,6 +16,7 @@ from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import queue, runs
 from services.execution import job, reconcile, terraform
+from services.storage import logs
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import TWO, held
@@ -192,3 +193,27 @@ def test_a_free_environment_starts_its_pending_run_and_a_lost_job_is_queued_agai
     queue.connection().flushall()
     reconcile.look_around()
     assert lab.queued_jobs() == [("services.execution.job.run_phase", [run.plan.id])]
+
+
+def test_a_late_worker_takes_no_line_from_the_one_that_follows_now(bench: Bench, tmp_path: Path) -> None:
+    """Its lines do not join where another's stand by now; it must neither count them as stored nor wipe them."""
+    gate = tmp_path / "gate"
+    run = confirmed(bench, held(gate))
+    beside = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    phase_id, workdir = run.apply.id, control(bench).parent
+    db.session.execute(update(Phase).where(Phase.id == phase_id).values(worker="elsewhere:1"))
+    logs.say(run.apply, "Another one follows")
+    reached = db.session.scalar(select(Phase.spool_offset).where(Phase.id == phase_id))
+    db.session.commit()
+    with (workdir / "spool").open("ab") as spool:
+        spool.write(b"a line of terraform's\n")
+    beside.result()
+    assert db.session.scalar(select(Phase.spool_offset).where(Phase.id == phase_id)) == reached
+    assert b"a line of terraform's" in (workdir / "spool").read_bytes()
+    gate.touch()
+    (host,) = {phase.worker for phase in run.phases if phase.kind.value == "plan"}
+    db.session.execute(update(Phase).where(Phase.id == phase_id).values(worker=host))
+    db.session.commit()
+    assert adopt(bench, run.apply) is RunStatus.APPLIED
+    assert lab.log_of(run.apply).count("a line of terraform's") == 1
