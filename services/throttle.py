@@ -112,7 +112,10 @@ def _waiting(keys: tuple[Key, ...]) -> int:
 
 
 def _count(key: Key) -> bool:
-    """One more; False when somebody else counted at the same moment, and all is to be looked at again."""
+    """One more; False when somebody else counted at the same moment, and all is to be looked at again.
+
+    Also when what was counted since the look means waiting: PostgreSQL shows each statement what is committed then.
+    """
     now = clock.now()
     row = db.session.execute(
         select(Throttle.failures, Throttle.last_at, Throttle.until).where(Throttle.key == key.text)
@@ -125,6 +128,8 @@ def _count(key: Key) -> bool:
         except IntegrityError:
             return False
         return True
+    if row.until > now:
+        return False
     failures = (row.failures if now - row.last_at < WINDOW else 0) + 1
     same = (Throttle.failures == row.failures, Throttle.last_at == row.last_at, Throttle.until == row.until)
     values = {"failures": failures, "last_at": now, "until": now + delay(failures, key.free)}

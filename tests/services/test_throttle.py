@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 import time_machine
 from flask import Flask
+from sqlalchemy import select
 
 from extensions import db
 from models import AuditEvent, Throttle
@@ -67,6 +68,18 @@ def test_of_many_at_the_same_moment_five_are_looked_at(here: Flask) -> None:
     crowd = [lab.Beside(here, attempt) for _ in range(12)]
     assert sum(one.result() for one in crowd) == 5
     assert [row.failures for row in db.session.query(Throttle).order_by(Throttle.key)] == [5, 5]
+
+
+def test_what_somebody_counted_since_the_look_is_seen(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On PostgreSQL the count sees more than the look right before it did."""
+    for _ in range(5):
+        throttle.take(KEY)
+    looks = iter([lambda _keys: 0])
+    real = throttle._waiting
+    monkeypatch.setattr(throttle, "_waiting", lambda keys: next(looks, real)(keys))
+    with pytest.raises(Throttled):
+        throttle.take(KEY)
+    assert db.session.scalars(select(Throttle.failures)).one() == 5
 
 
 def test_who_waits_is_counted_nowhere(here: Flask) -> None:
