@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterator
 
 from services.execution.disk import SAID
 from tests.chaos.evidence import WORLD, Evidence, Phase, Run
+from tests.support import printed
 
 FINAL = ("planned_and_finished", "applied", "discarded", "canceled", "errored", "interrupted")
 WAITING = ("pending", "awaiting_plan_authentication", "awaiting_confirmation", "awaiting_apply_authentication")
-_LINE = re.compile(r"\(local-exec\): line (\S+) (\S+) (\d+) of (\d+)$")
+_LINE = re.compile(r"line (\S+) (\S+) (\d+) of (\d+)\.")
 _OUTPUT = re.compile(r'"output (\S+) (\d+) of (\d+)",$')
 _DONE = re.compile(r"^terraform_data\.(\w+): Creation complete after \S+ \[id=([^\]]+)\]$")
 _CUT = re.compile(r"\x1b(\[[0-9;]*)?")
@@ -134,12 +135,12 @@ def logs_whole(evidence: Evidence) -> list[str]:
         done = _completed(phase)
         numbers: dict[str, list[tuple[int, int]]] = defaultdict(list)
         outputs: dict[str, list[tuple[int, int]]] = defaultdict(list)
+        for resource, printed_line in printed.lines(phase.log, _LINE):
+            if resource != f"terraform_data.{printed_line[2]}":
+                wrong.append(f"{name}: lines are mixed: {printed_line[0]} of {resource}")
+            numbers[printed_line[2]].append((int(printed_line[3]), int(printed_line[4])))
         for line in phase.log.splitlines():
-            if found := _LINE.search(line):
-                if f"terraform_data.{found[2]} (local-exec): " not in line:
-                    wrong.append(f"{name}: lines are mixed: {line}")
-                numbers[found[2]].append((int(found[3]), int(found[4])))
-            elif (found := _OUTPUT.search(line)) and "-" not in line.partition('"')[0]:
+            if (found := _OUTPUT.search(line)) and "-" not in line.partition('"')[0]:
                 outputs[found[1]].append((int(found[2]), int(found[3])))
         for resource, seen in numbers.items():
             wrong += _in_order(f"{name}, {resource}", seen, whole=resource in done)

@@ -30,7 +30,7 @@ resource "terraform_data" "{name}" {{
     command = <<-EOT
       echo "$PWD {nonce} {name} $PPID" >> '{world}'
       n=1
-      while [ $n -le {lines} ]; do echo "line {nonce} {name} $n of {lines}"; n=$((n+1)); {pause}; done
+      while [ $n -le {lines} ]; do echo "line {nonce} {name} $n of {lines}."; n=$((n+1)); {pause}; done
       {end}
     EOT
   }}

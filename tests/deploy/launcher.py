@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
@@ -95,6 +96,16 @@ class Launched:
         """Its own child with this word in its command line."""
         children = psutil.Process(self.process.pid).children()
         return next(child for child in children if word in words(child))
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those that run. An orphan that has ended is none of them, however long the machine's init takes to reap it."""
+    left = []
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                left.append(process)
+    return left
 
 
 @contextmanager

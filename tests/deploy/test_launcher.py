@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from deploy.processes import preparing
-from tests.deploy.launcher import ROOT, Launched, free_port, launched, wait_until, words
+from tests.deploy.launcher import ROOT, Launched, alive, free_port, launched, wait_until, words
 
 pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
 
@@ -118,7 +118,7 @@ def test_ctrl_c_ends_everything(tmp_path: Path) -> None:
         family = launcher.family()
         launcher.process.send_signal(signal.SIGINT)
         assert launcher.wait_ended() == 0
-        assert psutil.wait_procs(family, timeout=0)[1] == []
+        assert alive(family) == []
         assert launcher.output.endswith("Stopping …\nStopped.\n")
     assert not (tmp_path / "home" / "redis.sock").exists()
     assert (tmp_path / "home" / "redis" / "dump.rdb").exists()
@@ -130,7 +130,7 @@ def test_ctrl_c_while_starting_ends_everything(tmp_path: Path) -> None:
         family = launcher.family()
         launcher.process.send_signal(signal.SIGTERM)
         assert launcher.wait_ended() == 0
-        assert psutil.wait_procs(family, timeout=0)[1] == []
+        assert alive(family) == []
 
 
 def test_a_launcher_that_is_killed_takes_its_processes_along(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_a_broken_data_folder_says_what_to_do(tmp_path: Path) -> None:
         assert launcher.wait_ended() == 1
         assert "prepare did not succeed." in launcher.output
         assert "file is not a database" in launcher.output
-        assert psutil.wait_procs(family, timeout=0)[1] == []
+        assert alive(family) == []
 
 
 def wait_family(launcher: Launched) -> list[psutil.Process]:

@@ -25,7 +25,7 @@ from policy.permissions import Role
 from services import queue, runs
 from tests import factories
 from tests.deploy.launcher import Launched, launched, wait_until
-from tests.support import lab
+from tests.support import lab, printed
 from tests.worker.configurations import ONE, hcl
 
 pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
@@ -34,6 +34,7 @@ CLIENTS, SECONDS = 20, 15
 ENVIRONMENTS = [f"busy-{number}" for number in range(5)]
 PRINTING = ("printing-1", "printing-2")
 
+_PRINTED = re.compile(r"printed line (\d+), as fast as it goes")
 _TOKEN = re.compile(r'name="csrf_token"[^>]* value="([^"]+)"|"X-CSRFToken": ?"([^"]+)"')
 
 
@@ -180,7 +181,7 @@ def check_log(run_id: int) -> int:
     run = db.session.get_one(Run, run_id)
     lab.until(lambda: lab.status(run).final, "the run ends")
     assert lab.status(run) is RunStatus.APPLIED, run.error
-    numbers = [int(found) for found in re.findall(r"printed line (\d+), as fast", lab.log_of(run.apply))]
+    numbers = [int(found[1]) for _, found in printed.lines(lab.log_of(run.apply), _PRINTED)]
     assert numbers == list(range(1, len(numbers) + 1))
     return len(numbers)
 

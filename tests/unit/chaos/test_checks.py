@@ -25,7 +25,7 @@ def apply_log() -> str:
     log = "Initializing the backend...\n"
     for name in ("r0", "r1"):
         for n in range(1, LINES + 1):
-            log += f"terraform_data.{name} (local-exec): line n1 {name} {n} of {LINES}\n"
+            log += f"terraform_data.{name} (local-exec): line n1 {name} {n} of {LINES}.\n"
         log += f"terraform_data.{name}: Creation complete after 1s [id=id-{name}]\n"
     return log + 'Apply complete! Resources: 2 added\n    "output n1 1 of 1",\n'
 
@@ -64,7 +64,7 @@ def change_log(old: str, new: str) -> Callable[[Evidence], None]:
 
 
 def line(n: int) -> str:
-    return f"terraform_data.r0 (local-exec): line n1 r0 {n} of {LINES}\n"
+    return f"terraform_data.r0 (local-exec): line n1 r0 {n} of {LINES}.\n"
 
 
 def was(evidence: Evidence, status: str, *actions: str) -> None:
