@@ -16,7 +16,7 @@ from services import audit, clock, runs
 from services.access import require
 from services.compare_and_set import won
 from services.errors import Conflict
-from services.execution import interruption
+from services.execution import host, interruption
 from services.storage import logs
 
 
@@ -51,8 +51,10 @@ def give_up(membership: Membership, run: Run) -> None:
         raise Conflict("The worker gave a sign lately, or the run has ended. Nothing was changed.")
     facts = interruption.known(run, phase) | {"given_up_by": membership.user.name}
     said = interruption.sentence(phase.kind, facts)
+    # With the lease in nobody's name, nothing that its worker may still try counts.
+    ended = {"status": PhaseStatus.FAILED, "finished_at": now, "worker": host.nobody(phase.worker)}
     mine = (Phase.id == phase.id, Phase.status == PhaseStatus.RUNNING, Phase.heartbeat_at < now - GIVE_UP_AFTER)
-    if not won(update(Phase).where(*mine).values(status=PhaseStatus.FAILED, finished_at=now)):
+    if not won(update(Phase).where(*mine).values(**ended)):
         raise Conflict(runs.MOVED_ON)
     values = {"interruption": facts, "error": said[:1000], "error_code": "given_up", "ended_by_id": membership.user_id}
     runs.transition(run, Event.VANISH, **values)

@@ -43,6 +43,11 @@ def worker() -> str:
     return f"{identity()}:{os.getpid()}"
 
 
+def nobody(worker_name: str | None) -> str:
+    """A name that no process has, on the machine of a phase's holder."""
+    return f"{of(worker_name)}:gone"
+
+
 def of(worker_name: str | None) -> str:
     """The machine of a phase's holder, "" for none."""
     return (worker_name or "").rpartition(":")[0]
