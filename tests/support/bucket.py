@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import botocore.session
+import pytest
 from botocore.config import Config as ClientConfig
 
 from demo.aws.moto_process import Moto
@@ -139,3 +140,23 @@ def running(folder: Path) -> Iterator[Bucket]:
             bucket.close()
     finally:
         moto.close()
+
+
+@pytest.fixture(scope="module")
+def one_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    """One server for the tests of a module."""
+    with running(tmp_path_factory.mktemp("moto")) as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def bucket(one_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket that answers, and the server's own credentials for it in the environment."""
+    one_bucket.back()
+    one_bucket.empty()
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    # Where terraform's AWS is does not matter to the bucket.
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
+    return one_bucket

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,25 +13,11 @@ from models import Blob, ConfigurationVersion
 from policy.lifecycle import RunStatus
 from tests import factories
 from tests.factories import World
-from tests.support import bucket as buckets
-from tests.support.bucket import Bucket
+from tests.support.bucket import Bucket, bucket, one_bucket
 from tests.support.client import Client
 from tests.web.test_runs_list import archive, upload
 
-
-@pytest.fixture(scope="module")
-def one_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with buckets.running(tmp_path_factory.mktemp("moto")) as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def bucket(one_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    one_bucket.back()
-    one_bucket.empty()
-    for name, value in buckets.CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    return one_bucket
+__all__ = ["bucket", "one_bucket"]
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,26 +18,13 @@ from tests import factories
 from tests.support import bucket as buckets
 from tests.support import lab
 from tests.support.aws import Aws
-from tests.support.bucket import Bucket
+from tests.support.bucket import Bucket, bucket, one_bucket
 from tests.worker.configurations import ONE, held
 from tests.worker.conftest import Bench
 
+__all__ = ["bucket", "one_bucket"]
+
 pytestmark = pytest.mark.terraform
-
-
-@pytest.fixture(scope="module")
-def one_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with buckets.running(tmp_path_factory.mktemp("moto")) as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def bucket(one_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    one_bucket.back()
-    one_bucket.empty()
-    for name, value in buckets.CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    return one_bucket
 
 
 @pytest.fixture

@@ -19,25 +19,9 @@ from models import Blob
 from services.storage import blobs, leftovers, object_store
 from tests.support import bucket as buckets
 from tests.support.app import running_app
-from tests.support.bucket import Bucket
+from tests.support.bucket import Bucket, bucket, one_bucket
 
-
-@pytest.fixture(scope="module")
-def one_bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
-    with buckets.running(tmp_path_factory.mktemp("moto")) as bucket:
-        yield bucket
-
-
-@pytest.fixture
-def bucket(one_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    one_bucket.back()
-    one_bucket.empty()
-    for name, value in buckets.CREDENTIALS.items():
-        monkeypatch.setenv(name, value)
-    # Where terraform's AWS is does not matter to the bucket.
-    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
-    monkeypatch.setenv("AWS_ENDPOINT_URL_S3", "http://127.0.0.1:9")
-    return one_bucket
+__all__ = ["bucket", "one_bucket"]
 
 
 @pytest.fixture
