@@ -124,6 +124,7 @@ class _TarReader:
         self._limits = limits
 
     def entries(self) -> Iterator[Entry]:
+        """Every entry in the order of the archive."""
         while (found := self._next_header()) is not None:
             header, records, long_name = found
             name = records["path"].decode("utf-8", "surrogateescape") if "path" in records else long_name

@@ -63,11 +63,11 @@ def inspect(path: Path, limits: Limits) -> ArchiveInfo:
     :raises OSError: the file cannot be read.
     """
 
-    def drop(_parts: Parts, _entry: Entry, chunks: Iterator[bytes]) -> None:
+    def _drop(_parts: Parts, _entry: Entry, chunks: Iterator[bytes]) -> None:
         for _ in chunks:
             pass
 
-    return _walk(path, limits, drop)
+    return _walk(path, limits, _drop)
 
 
 def extract(path: Path, destination: Path, limits: Limits) -> ArchiveInfo:
@@ -80,7 +80,7 @@ def extract(path: Path, destination: Path, limits: Limits) -> ArchiveInfo:
     :raises OSError: reading or writing failed (a full disk, say).
     """
 
-    def write(parts: Parts, entry: Entry, chunks: Iterator[bytes]) -> None:
+    def _write(parts: Parts, entry: Entry, chunks: Iterator[bytes]) -> None:
         target = destination.joinpath(*parts)
         if entry.kind is EntryKind.DIRECTORY:
             _make_directories(destination, parts)
@@ -96,7 +96,7 @@ def extract(path: Path, destination: Path, limits: Limits) -> ArchiveInfo:
                 file.write(chunk)
 
     with all_or_nothing(destination):
-        return _walk(path, limits, write)
+        return _walk(path, limits, _write)
 
 
 @contextmanager
@@ -138,6 +138,7 @@ class _Tree:
     directories: set[Parts] = field(default_factory=set)
 
     def add(self, parts: Parts, *, directory: bool) -> None:
+        """Take in a path; raises for one that is there already or lies below a file."""
         if parts in self.files or (not directory and parts in self.directories):
             raise _duplicate("/".join(parts))
         ancestors = parts if directory else parts[:-1]
@@ -222,6 +223,7 @@ class _Counter:
         self.total = 0
 
     def count(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The chunks as they come; raises once all of them together are too large."""
         for chunk in chunks:
             self.total += len(chunk)
             if self.total > self._limits.unpacked_bytes:

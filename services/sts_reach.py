@@ -32,7 +32,8 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         headers: HTTPMessage,
         newurl: str,
     ) -> None:
-        return None
+        """Follow none."""
+        return
 
 
 def endpoint(config: Config) -> str:

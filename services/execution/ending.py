@@ -20,7 +20,7 @@ from services.execution import host, interruption
 from services.execution.follow import Outcome, Superseded
 from services.execution.keeping import keep_identity, unkept
 from services.execution.steady import steadily
-from services.execution.steps import PhaseFailed, Work
+from services.execution.work import PhaseFailed, Work
 from services.storage import logs
 
 log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def finish(
     :class:`CancelCame` for a plan: left standing, the cancel would stop the apply that somebody agrees to later.
     """
 
-    def bookkeeping() -> None:
+    def _bookkeeping() -> None:
         run = work.run
         if event is Event.FINISH_PLAN:
             db.session.refresh(run, with_for_update={"of": Run})
@@ -68,7 +68,7 @@ def finish(
         audit.record(f"run.{run.status.value}", None, run=run, **details)
         db.session.commit()
 
-    steadily(bookkeeping)
+    steadily(_bookkeeping)
     steadily(lambda: runs.start_pending(work.environment_id))
 
 
@@ -132,7 +132,7 @@ def interrupt(work: Work, step: str) -> None:
     facts = steadily(lambda: interruption.gather(work, step, kept))
     sentence = interruption.sentence(work.kind, facts)
 
-    def bookkeeping() -> None:
+    def _bookkeeping() -> None:
         run = work.run
         if not _end(work.phase_id, work.worker, {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
             raise Superseded
@@ -141,7 +141,7 @@ def interrupt(work: Work, step: str) -> None:
         audit.record("run.interrupted", None, run=run, phase=work.kind.value, step=step, **_state(run))
         db.session.commit()
 
-    steadily(bookkeeping)
+    steadily(_bookkeeping)
     steadily(lambda: runs.start_pending(work.environment_id))
 
 

@@ -19,14 +19,15 @@ from services.execution.child import ChildError, ChildNotStarted, ChildVanished
 from services.execution.disk import DiskWatch
 from services.execution.spool import Piece, SpoolReader
 from services.execution.steady import AWAY, Away, steadily, tell
-from services.execution.steps import PhaseFailed, Vanished, Work
+from services.execution.steps import HEARTBEAT
 from services.execution.stopping import Stopper
+from services.execution.work import PhaseFailed, Vanished, Work
 from services.storage import logs
 
 log = logging.getLogger(__name__)
 
-#: Seconds between two looks at the spool, at a cancel, and between two heartbeats.
-LOOK, CANCEL_LOOK, HEARTBEAT = 0.15, 1.0, 5.0
+#: Seconds between two looks at the spool, and at a cancel.
+LOOK, CANCEL_LOOK = 0.15, 1.0
 
 #: How much of the end of the output is kept to read terraform's closing words from, in bytes.
 TAIL = 64 * 1024
@@ -79,7 +80,7 @@ def run_step(work: Work, arguments: list[str]) -> Outcome:
     """Start ``terraform <arguments>`` and follow it to its end.
 
     A database that is away delays the log; it never touches terraform, and no line is lost or doubled.
-    Raises :class:`steps.Vanished` when terraform's end can never be known, and :class:`release.LetGo` when this worker
+    Raises :class:`Vanished` when terraform's end can never be known, and :class:`release.LetGo` when this worker
     is to leave it to the next one.
     """
     reader, tail = steadily(lambda: _reader(work))
@@ -171,12 +172,12 @@ def _may_let_go(following: _Following) -> bool:
 def _let_go(work: Work) -> None:
     """Give the lease back, so that the next worker need not wait for it to lapse."""
 
-    def give_back() -> None:
+    def _give_back() -> None:
         mine = (Phase.id == work.phase_id, Phase.worker == work.worker)
         db.session.execute(update(Phase).where(*mine).values(heartbeat_at=None))
         db.session.commit()
 
-    steadily(give_back)
+    steadily(_give_back)
     raise release.LetGo
 
 

@@ -22,7 +22,7 @@ from policy.mfa import PhaseKind
 from services import run_pages
 from services.execution import terraform
 from services.execution.child import boot_id
-from services.execution.steps import Work
+from services.execution.work import Work
 from services.execution.workdir import Workdir
 from services.storage import logs
 

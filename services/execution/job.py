@@ -29,8 +29,8 @@ from services.execution.keeping import unkept
 from services.execution.release import LetGo
 from services.execution.saved_plan import whole_plan
 from services.execution.steady import AWAY, steadily, tell
-from services.execution.steps import PhaseFailed, Vanished, Work
 from services.execution.summary import summarize
+from services.execution.work import PhaseFailed, Vanished, Work
 from services.execution.workdir import WorkdirError
 from services.mfa import handoff
 from services.mfa.credentials import TemporaryCredentials

@@ -16,7 +16,7 @@ from models import StateVersion
 from policy.mfa import PhaseKind
 from services import audit, states
 from services.execution.inside import NotAFile, TooLarge
-from services.execution.steps import Work
+from services.execution.work import Work
 from services.mfa import sts
 
 log = logging.getLogger(__name__)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from datetime import datetime
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,84 +19,19 @@ from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
 from services import archive_child, archives, clock, configurations, run_secrets, states, variables
-from services.errors import LockstepError
 from services.execution import disk, hidden, host, terraform
 from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
-from services.execution.sandbox import Sandbox
-from services.execution.steady import steadily
-from services.execution.terraform import Walls
+from services.execution.steady import AWAY, steadily
+from services.execution.work import PhaseFailed, Work
 from services.execution.workdir import Workdir, WorkdirError
 from services.mfa.credentials import TemporaryCredentials
-from services.storage import blobs, logs
+from services.storage import blobs
 from services.storage.vault import VaultError
 
-_NO_WALLS = Walls(None)
-
-
-class PhaseFailed(LockstepError):
-    """The phase ends with an error that a person can read; ``code`` and terraform's exit code are kept beside it."""
-
-    def __init__(self, code: str, sentence: str, exit_code: int | None = None) -> None:
-        super().__init__(sentence)
-        self.code, self.exit_code = code, exit_code
-
-
-class Vanished(Exception):
-    """Terraform is gone without a trace of how it ended; ``str()`` is the step."""
-
-
-@dataclass
-class Work:
-    """What the steps of one phase share. Holds ids, not rows: every step has its own short transactions.
-
-    ``environment`` is None for a gated phase that was taken over: its credentials are gone, so nothing new is started.
-    ``last_sign`` is when the worker that a phase was taken over from gave its last sign.
-    """
-
-    run_id: int
-    phase_id: int
-    environment_id: int
-    kind: PhaseKind
-    workdir: Workdir
-    terraform: terraform.Terraform | None
-    environment: Mapping[str, str] | None = field(repr=False)
-    show_environment: Mapping[str, str] = field(repr=False)
-    redactor: Redactor = field(repr=False)
-    credentials: TemporaryCredentials | None = field(repr=False)
-    region: str | None
-    version: str
-    worker: str
-    adopted: bool = False
-    last_sign: datetime | None = None
-    state_kept_here: bool = True
-    walls: Walls = _NO_WALLS
-    identity: Future[str | None] | None = None
-    unhidden: tuple[str, ...] = ()
-
-    @property
-    def sandbox(self) -> Sandbox | None:
-        """The walls around its commands; None where there are none."""
-        config: Config = current_app.config["LOCKSTEP"]
-        if self.walls.bwrap is None:
-            return None
-        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, config.sandbox_paths)
-
-    @property
-    def run(self) -> Run:
-        """The run, read anew."""
-        return db.session.get_one(Run, self.run_id, populate_existing=True)
-
-    @property
-    def phase(self) -> Phase:
-        """The phase, read anew."""
-        return db.session.get_one(Phase, self.phase_id, populate_existing=True)
-
-    def say(self, text: str, tone: str = "own") -> None:
-        """Put a line of Lockstep's own into the log and commit."""
-        logs.say(self.phase, text, tone)
-        db.session.commit()
+#: Seconds between two signs that a phase is held.
+HEARTBEAT = 5.0
 
 
 def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
@@ -106,7 +41,12 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     only delays the beginning.
     Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
     """
-    values, content, work, secrets = steadily(lambda: _read(phase_id, credentials), lambda: _hold(phase_id))
+    with _held(phase_id):
+        return _prepared(phase_id, credentials)
+
+
+def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
+    values, content, work, secrets = steadily(lambda: _read(phase_id, credentials))
     if not (work.workdir.control / "init.pid").exists():
         work.workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
     work.workdir.make()
@@ -219,11 +159,30 @@ def _content(run: Run, phase: Phase) -> _Content:
     return _Content(archive, state, lock, plan)
 
 
-def _hold(phase_id: int) -> None:
-    """Renew the lease of a phase that is still being prepared; commits."""
+@contextlib.contextmanager
+def _held(phase_id: int) -> Iterator[None]:
+    """Renew the lease of a phase beside whatever its preparation takes, such as unpacking a large archive.
+
+    Else another worker would take it over and use the same working directory.
+    """
+    app, done = current_app._get_current_object(), threading.Event()
     mine = (Phase.id == phase_id, Phase.worker == host.worker(), Phase.status == PhaseStatus.RUNNING)
-    db.session.execute(update(Phase).where(*mine).values(heartbeat_at=clock.now()))
-    db.session.commit()
+
+    def _beat() -> None:
+        with app.app_context():
+            while not done.wait(HEARTBEAT):
+                with contextlib.suppress(*AWAY):
+                    db.session.execute(update(Phase).where(*mine).values(heartbeat_at=clock.now()))
+                    db.session.commit()
+                db.session.remove()
+
+    thread = threading.Thread(target=_beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def _values(run: Run, phase: Phase) -> variables.Resolved:

@@ -24,7 +24,7 @@ from policy.mfa import PhaseKind
 from services import audit, clock
 from services.compare_and_set import won
 from services.execution import terraform
-from services.execution.steps import Work
+from services.execution.work import Work
 
 #: Seconds from the second SIGINT to the SIGKILL of everything that terraform started.
 KILL_AFTER = 10.0

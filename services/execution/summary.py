@@ -14,7 +14,7 @@ from models import Run
 from policy import plan_summary
 from services.execution import release, terraform
 from services.execution.steady import steadily
-from services.execution.steps import Work
+from services.execution.work import Work
 
 log = logging.getLogger(__name__)
 
@@ -50,8 +50,8 @@ def summarize(work: Work, *, counted: bool) -> None:
     except Exception as error:
         log.warning("run %s: no attributes of its plan: %s", work.run_id, type(error).__name__)
 
-    def keep() -> None:
+    def _keep() -> None:
         db.session.execute(update(Run).where(Run.id == work.run_id).values(**values))
         db.session.commit()
 
-    steadily(keep)
+    steadily(_keep)

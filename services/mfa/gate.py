@@ -49,6 +49,7 @@ class _Try:
 
     @property
     def user(self) -> User:
+        """Who typed the code."""
         return self.membership.user
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -14,8 +16,8 @@ from extensions import db
 from models import Phase, PhaseStatus, Run, StateVersion
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import queue, runs
-from services.execution import job, reconcile, terraform
+from services import archive_child, queue, runs
+from services.execution import job, reconcile, steps, terraform
 from services.storage import logs
 from tests import factories
 from tests.support import lab
@@ -217,3 +219,28 @@ def test_a_late_worker_takes_no_line_from_the_one_that_follows_now(bench: Bench,
     db.session.commit()
     assert adopt(bench, run.apply) is RunStatus.APPLIED
     assert lab.log_of(run.apply).count("a line of terraform's") == 1
+
+
+def test_a_long_preparation_keeps_its_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another worker that took it over would use the same working directory."""
+    monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
+    run = bench.run(TWO)
+    phase_id, real = run.plan.id, archive_child.extract
+    signs: list[datetime] = []
+
+    def slowly(*arguments: Any) -> None:
+        for _ in range(2):
+            before = sign()
+            lab.until(lambda before=before: sign() > before, "another sign", seconds=20)  # type: ignore[misc]
+            signs.append(before)
+        real(*arguments)
+
+    def sign() -> datetime:
+        found = db.session.scalar(select(Phase.heartbeat_at).where(Phase.id == phase_id))
+        db.session.commit()
+        assert found is not None
+        return found
+
+    monkeypatch.setattr(archive_child, "extract", slowly)
+    assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION, run.error
+    assert len(signs) == 2

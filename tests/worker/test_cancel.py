@@ -16,8 +16,8 @@ from policy import plan_summary
 from policy.lifecycle import Event, RunStatus
 from services import clock, runs
 from services.errors import Conflict
-from services.execution import child, ending, follow, job, steps
-from services.execution.steps import Work
+from services.execution import child, ending, follow, job
+from services.execution.work import Work
 from tests import factories
 from tests.support import lab
 from tests.support.silent import reads, slow_remote_state
@@ -128,7 +128,7 @@ def test_a_cancel_that_comes_after_the_apply_leaves_it_applied(bench: Bench, mon
     runs.confirm(factories.member(), run)
     real = follow.run_step
 
-    def finish_then_cancel(work: steps.Work, arguments: list[str]) -> follow.Outcome:
+    def finish_then_cancel(work: Work, arguments: list[str]) -> follow.Outcome:
         outcome = real(work, arguments)
         if arguments[0] == "apply":
             runs.cancel(factories.member("bob"), work.run)

@@ -11,6 +11,7 @@ from policy.mfa import MfaLevel
 from services import environments, holds, runs, states
 from services.errors import Conflict
 from services.execution import steps
+from services.execution.work import Work
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import BROKEN, ONE, TWO
@@ -112,7 +113,7 @@ def test_a_level_that_is_raised_while_the_plan_runs_counts_at_its_end(bench: Ben
     run = bench.run(ONE)
     real = steps.plan_arguments
 
-    def raise_level(work: steps.Work) -> list[str]:
+    def raise_level(work: Work) -> list[str]:
         settings = environments.Settings(MfaLevel.APPLIES_ONLY, 3600, "", "")
         environments.save_settings(factories.member(), factories.environment(), settings)
         return real(work)

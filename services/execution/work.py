@@ -1,0 +1,89 @@
+"""What the steps of one phase share, and the two ways in which one can break off."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from flask import current_app
+
+from config import Config
+from extensions import db
+from models import Phase, Run
+from policy.mfa import PhaseKind
+from services.errors import LockstepError
+from services.execution import terraform
+from services.execution.redact import Redactor
+from services.execution.sandbox import Sandbox
+from services.execution.terraform import Walls
+from services.execution.workdir import Workdir
+from services.mfa.credentials import TemporaryCredentials
+from services.storage import logs
+
+_NO_WALLS = Walls(None)
+
+
+class PhaseFailed(LockstepError):
+    """The phase ends with an error that a person can read; ``code`` and terraform's exit code are kept beside it."""
+
+    def __init__(self, code: str, sentence: str, exit_code: int | None = None) -> None:
+        super().__init__(sentence)
+        self.code, self.exit_code = code, exit_code
+
+
+class Vanished(Exception):
+    """Terraform is gone without a trace of how it ended; ``str()`` is the step."""
+
+
+@dataclass
+class Work:
+    """What the steps of one phase share. Holds ids, not rows: every step has its own short transactions.
+
+    ``environment`` is None for a gated phase that was taken over: its credentials are gone, so nothing new is started.
+    ``last_sign`` is when the worker that a phase was taken over from gave its last sign.
+    """
+
+    run_id: int
+    phase_id: int
+    environment_id: int
+    kind: PhaseKind
+    workdir: Workdir
+    terraform: terraform.Terraform | None
+    environment: Mapping[str, str] | None = field(repr=False)
+    show_environment: Mapping[str, str] = field(repr=False)
+    redactor: Redactor = field(repr=False)
+    credentials: TemporaryCredentials | None = field(repr=False)
+    region: str | None
+    version: str
+    worker: str
+    adopted: bool = False
+    last_sign: datetime | None = None
+    state_kept_here: bool = True
+    walls: Walls = _NO_WALLS
+    identity: Future[str | None] | None = None
+    unhidden: tuple[str, ...] = ()
+
+    @property
+    def sandbox(self) -> Sandbox | None:
+        """The walls around its commands; None where there are none."""
+        config: Config = current_app.config["LOCKSTEP"]
+        if self.walls.bwrap is None:
+            return None
+        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, config.sandbox_paths)
+
+    @property
+    def run(self) -> Run:
+        """The run, read anew."""
+        return db.session.get_one(Run, self.run_id, populate_existing=True)
+
+    @property
+    def phase(self) -> Phase:
+        """The phase, read anew."""
+        return db.session.get_one(Phase, self.phase_id, populate_existing=True)
+
+    def say(self, text: str, tone: str = "own") -> None:
+        """Put a line of Lockstep's own into the log and commit."""
+        logs.say(self.phase, text, tone)
+        db.session.commit()
