@@ -16,7 +16,7 @@ from policy.lifecycle import Event
 from services import audit, clock, runs, states
 from services.compare_and_set import won
 from services.errors import Conflict
-from services.execution import host, interruption
+from services.execution import host, interruption, prepared
 from services.execution.follow import Outcome, Superseded
 from services.execution.keeping import keep_identity, unkept
 from services.execution.steady import steadily
@@ -152,8 +152,11 @@ def clear(work: Work) -> None:
     if said := unkept(work):
         log.error("run %s: %s", work.run_id, said)
         return
+    over = steadily(lambda: work.run.status).final
     db.session.rollback()  # removing can take a while
     work.workdir.remove()
+    if over:
+        prepared.drop(work.run_id)
     try:
         keep_identity(work, IDENTITY_SECONDS)
     except Exception as error:

@@ -87,7 +87,7 @@ def run_step(work: Work, arguments: list[str]) -> Outcome:
     child = _attach_or_start(work, arguments)
     following = steadily(lambda: _Following(work, child, reader, tail=tail))
     try:
-        if arguments[0] == "init":
+        if arguments[0] == work.steps[0]:
             work.identity = keeping.ask_identity(work)
         code = _until_end(following)
     except ChildVanished:

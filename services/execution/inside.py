@@ -8,11 +8,12 @@ opened with O_NOFOLLOW, so what is read is what lies there. The working director
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import secrets
 import stat
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -83,6 +84,49 @@ def give(root: Path, name: str, uid: int) -> None:
                     pending.append(path / entry.name)
                 else:
                     os.chown(entry.name, uid, uid, dir_fd=folder, follow_symlinks=False)
+
+
+def copy(root: Path, path: Path, place: Path, *, most: int, bytes_most: int, linked: str = "") -> None:
+    """Make the folder `place`, a copy of the folder `path` below `root`; what is below its folder `linked` is the same
+    files under further names (hard links) instead.
+
+    Symbolic links stay what they are. Raises FileNotFoundError, NotAFile for anything that is no folder, file or link,
+    TooLarge for more than `most` of these or `bytes_most` bytes to copy, and OSError; `place` is then half made.
+    """
+    os.mkdir(place, stat.S_IRWXU)
+    pending, left, room = [PurePath()], most, bytes_most
+    while pending:
+        below = pending.pop()
+        with _parent(root, path / below / "any") as (source, _), _parent(place, place / below / "any") as (target, _):
+            with os.scandir(source) as entries:
+                found = list(itertools.islice(entries, left + 1))
+            left -= len(found)
+            if left < 0:
+                raise TooLarge(f"{path.name} holds more than {most} files.")
+            for entry in found:
+                if entry.is_dir(follow_symlinks=False):
+                    os.mkdir(entry.name, stat.S_IRWXU, dir_fd=target)
+                    pending.append(below / entry.name)
+                elif entry.is_symlink() or (below.parts[:1] == (linked,) and entry.is_file(follow_symlinks=False)):
+                    os.link(entry.name, entry.name, src_dir_fd=source, dst_dir_fd=target, follow_symlinks=False)
+                else:
+                    room -= _copy_file(entry.name, source, target, room)
+
+
+def _copy_file(name: str, source: int, target: int, most: int) -> int:
+    """How many bytes it had."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with open(os.open(name, flags, dir_fd=source), "rb") as file:
+        found = os.fstat(file.fileno())
+        if not stat.S_ISREG(found.st_mode):
+            raise NotAFile(f"{name} is no file.")
+        if found.st_size > most:
+            raise TooLarge(f"{name} has {found.st_size} bytes.")
+        content = file.read(most)
+    made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, found.st_mode & 0o700, dir_fd=target)
+    with open(made, "wb") as file:
+        file.write(content)
+    return len(content)
 
 
 def remove(root: Path) -> None:

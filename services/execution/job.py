@@ -21,7 +21,7 @@ from policy.mfa import PhaseKind
 from services import clock, runs
 from services.compare_and_set import won
 from services.errors import Conflict
-from services.execution import ending, steps, stopping
+from services.execution import ending, prepared, steps, stopping
 from services.execution.backend_blocks import own_backend
 from services.execution.follow import CredentialsLost, Outcome, Superseded, beat, run_step
 from services.execution.inside import NotAFile
@@ -196,7 +196,8 @@ def _credentials(phase: Phase) -> TemporaryCredentials | None:
 def _run(work: Work) -> None:
     if not work.adopted:
         steadily(lambda: _introduce(work))
-    _require(work, run_step(work, steps.init_arguments()))
+    if "init" in work.steps:
+        _require(work, run_step(work, steps.init_arguments()))
     try:
         work.workdir.check_backend(work.state_kept_here)
     except WorkdirError as error:
@@ -211,6 +212,8 @@ def _introduce(work: Work) -> None:
     run = work.run
     where = f" in {run.terraform_directory}" if run.terraform_directory else ""
     said = [f"Configuration v{run.configuration.number} unpacked; Terraform {work.version}{where}"]
+    if work.workdir.initialised:
+        said.append("Providers and modules as the plan’s init left them on this machine")
     if not work.walls.bwrap:
         logs.say(work.phase, f"No sandbox: what this run starts can read what the worker can. {work.walls.why}", "bad")
     if not work.state_kept_here:
@@ -225,6 +228,10 @@ def _introduce(work: Work) -> None:
 
 
 def _plan(work: Work) -> None:
+    if not (work.workdir.control / "plan.pid").exists():
+        # Before anything that the plan starts could touch it: providers, and programs of the configuration.
+        steadily(lambda: _keep_lock(work))
+        prepared.keep(work)
     outcome = run_step(work, steps.plan_arguments(work))
     _require(work, outcome, allowed=(UNCHANGED, CHANGED))
     counts = plan_summary.counts_from_log(outcome.tail)
@@ -241,10 +248,22 @@ def _plan(work: Work) -> None:
     summarize(work, counted=counts is not None)
 
 
-def _keep_plan(work: Work) -> dict[str, Any]:
-    """Store the saved plan and the dependency lock file; commits. Answers the run's columns that name them."""
+def _keep_lock(work: Work) -> None:
+    """Store the dependency lock file as ``init`` left it; commits. The apply's providers are checked against it."""
     try:
-        plan, lock = work.workdir.read(work.workdir.plan_path), work.workdir.lock_file_bytes()
+        lock = work.workdir.lock_file_bytes()
+    except NotAFile:
+        said = "The dependency lock file (.terraform.lock.hcl) is no ordinary file."
+        raise PhaseFailed("workdir", f"{said} Nothing was planned.") from None
+    if lock is not None:
+        work.run.lock_blob_id = blobs.put("lock", lock).id
+    db.session.commit()
+
+
+def _keep_plan(work: Work) -> dict[str, Any]:
+    """Store the saved plan; commits. Answers the run's columns that name it."""
+    try:
+        plan = work.workdir.read(work.workdir.plan_path)
     except NotAFile:
         said = "The saved plan is no ordinary file: something in the run replaced it."
         raise PhaseFailed("workdir", f"{said} Nothing was applied.") from None
@@ -254,7 +273,6 @@ def _keep_plan(work: Work) -> dict[str, Any]:
     values = {
         "plan_digest": hashlib.sha256(plan).hexdigest(),
         "plan_blob_id": blobs.put("plan", plan).id,
-        "lock_blob_id": blobs.put("lock", lock).id if lock is not None else None,
     }
     db.session.commit()
     return values

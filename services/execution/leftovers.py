@@ -21,12 +21,11 @@ from policy.lifecycle import LEASE
 from services import clock, states
 from services.execution import keeping, steps, terraform
 from services.execution.child import ChildNotStarted
-from services.execution.workdir import Workdir
+from services.execution.workdir import STEPS, Workdir
 
 log = logging.getLogger(__name__)
 
 _NAME = re.compile(r"phase-(\d+)-(\d+)")
-_STEPS = ("init", "plan", "apply")
 _told: set[Path] = set()
 
 
@@ -99,7 +98,7 @@ def _over(phase: Phase, path: Path) -> bool:
 
 
 def _alive(control: Path) -> bool:
-    for step in _STEPS:
+    for step in STEPS:
         try:
             child = terraform.attach(control, step)
         except ChildNotStarted:

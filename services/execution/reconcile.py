@@ -19,7 +19,7 @@ from extensions import db
 from models import Environment, Phase, PhaseStatus, Run
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, housekeeping, queue, runs
-from services.execution import host, leftovers, steps
+from services.execution import host, leftovers, prepared, steps
 from services.execution.steady import AWAY
 from services.storage.sqlite import read_only
 
@@ -50,6 +50,7 @@ def look_around(*, busy: bool = False) -> None:
                     _lapsed()
                     _pending()
                     leftovers.sweep()
+                    prepared.sweep()
                     if not busy:
                         housekeeping.tidy(TIDY_SECONDS)
         except (*AWAY, RedisError) as error:

@@ -5,7 +5,7 @@ operator's CLI configuration and provider mirror read-only, and nothing else of 
 control folder, no spool, no other run. It has process ids, a /proc, IPC and a host name of its own, no capability, no
 way to new ones, and no user namespaces (`seccomp.py`). The network is the machine's: terraform has to reach AWS.
 
-A worker that is root gives the command another user id, one for each working directory. Root without capabilities
+A worker that is root gives the command another user id, one for each run. Root without capabilities
 could still write to the files of /proc/sys, would pass for root on the machine's abstract sockets, and no limit of
 processes counts for it. Any other worker's user stays, in a user namespace of its own.
 
@@ -59,12 +59,16 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Around the commands of one working directory. `readable`: further paths that they may read."""
+    """Around the commands of one working directory. `readable`: further paths that they may read.
+
+    Working directories with the same `owner`, those of one run, get the same user id; "" for one of its own.
+    """
 
     bwrap: str
     root: Path
     data: Path
     readable: tuple[Path, ...] = ()
+    owner: str = ""
 
     @property
     def uid(self) -> int | None:
@@ -72,7 +76,7 @@ class Sandbox:
         if os.geteuid() != 0:
             return None
         first, number = _uids()
-        return first + zlib.crc32(os.fsencode(self.root)) % number
+        return first + zlib.crc32(os.fsencode(self.owner or self.root)) % number
 
     def hand_over(self) -> None:
         """Before the first command: the plan file to write to, and everything in the hands of the command's user."""
@@ -80,12 +84,12 @@ class Sandbox:
         if not os.path.lexists(plan):
             os.close(os.open(plan, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
         mark = self.root / "handed_over"
-        if self.uid is None or mark.exists():
+        if self.uid is None or (mark.exists() and mark.read_text() == str(self.uid)):
             return
         for name in (*_SHARED, "variables", "tfplan"):
             if os.path.lexists(self.root / name):
                 inside.give(self.root, name, self.uid)
-        mark.touch(mode=0o600)
+        mark.write_text(str(self.uid))
 
     def command(
         self,

@@ -19,7 +19,7 @@ from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
 from services import archive_child, archives, clock, configurations, run_secrets, states, variables
-from services.execution import disk, hidden, host, terraform
+from services.execution import disk, hidden, host, prepared, terraform
 from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
@@ -47,7 +47,7 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
 
 def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     values, content, work, secrets = steadily(lambda: _read(phase_id, credentials))
-    if not (work.workdir.control / "init.pid").exists():
+    if not work.workdir.begun:
         work.workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
     work.workdir.make()
     try:
@@ -57,6 +57,7 @@ def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
         secrets |= hidden.of_configuration(work.workdir.config)
         work.redactor = Redactor(secrets)
         hidden.leave(current_app.config["LOCKSTEP"].vault, work.workdir, phase_id, secrets)
+        prepared.take(work)
     except WorkdirError as error:
         work.workdir.remove()
         raise PhaseFailed("workdir", f"{error} Nothing was run.") from None
@@ -94,7 +95,7 @@ def resume(run: Run, phase: Phase) -> Work | None:
     be read any more, a terraform that runs is followed to its end.
     """
     workdir = workdir_of(run, phase)
-    if not (workdir.control / "init.pid").exists():
+    if not workdir.begun:
         workdir.remove()
         return None
     try:

@@ -71,7 +71,13 @@ class Work:
         config: Config = current_app.config["LOCKSTEP"]
         if self.walls.bwrap is None:
             return None
-        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, config.sandbox_paths)
+        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, config.sandbox_paths, f"run {self.run_id}")
+
+    @property
+    def steps(self) -> tuple[str, ...]:
+        """Terraform's commands in this phase, in their order."""
+        command = self.kind.value
+        return (command,) if self.workdir.initialised else ("init", command)
 
     @property
     def run(self) -> Run:

@@ -48,6 +48,9 @@ OVERRIDE = "zz_lockstep_override.tf"
 LOCK_FILE = ".terraform.lock.hcl"
 #: Bytes of a file that a command left and that is read whole: a plan, a state, a lock file.
 MOST = 1 << 30
+#: Terraform's commands, of which a phase has one or two.
+STEPS = ("init", "plan", "apply")
+_INITIALISED = "initialised"
 _FOLDERS = ("config", "state", "variables", "home", "tmp", "control")
 
 
@@ -137,6 +140,25 @@ class Workdir:
             raise WorkdirError(f"The configuration has no folder {self.directory!r}.")
         return path
 
+    @property
+    def terraform_data(self) -> Path:
+        """What `init` makes: providers, modules, and the backend that it found."""
+        return self.cwd / ".terraform"
+
+    @property
+    def begun(self) -> bool:
+        """Whether a command of terraform's was ever started here."""
+        return any((self.control / f"{step}.pid").exists() for step in STEPS)
+
+    @property
+    def initialised(self) -> bool:
+        """Whether what `init` makes came from another phase, so that this one has no `init`."""
+        return (self.control / _INITIALISED).exists()
+
+    def mark_initialised(self) -> None:
+        """Write that down, for whoever takes the phase over as well."""
+        (self.control / _INITIALISED).touch(mode=0o600)
+
     # -- variables ----------------------------------------------------------------------------------------
 
     def write_variables(self, plain: Mapping[str, str], hcl_values: Mapping[str, str]) -> None:
@@ -210,7 +232,7 @@ class Workdir:
     def _initialised_backend(self) -> tuple[str, Any] | None:
         """Type and path of what `init` noted in `.terraform/terraform.tfstate` (absent without a backend)."""
         try:
-            noted = json.loads(self.read(self.cwd / ".terraform" / "terraform.tfstate") or b"null")
+            noted = json.loads(self.read(self.terraform_data / "terraform.tfstate") or b"null")
             backend = noted["backend"]
             return str(backend["type"]), (backend.get("config") or {}).get("path")
         except (inside.NotAFile, ValueError, KeyError, TypeError, RecursionError):

@@ -85,9 +85,9 @@ class Bench:
         return run
 
     def workdirs(self) -> list[str]:
-        """The working directories that exist."""
+        """The working directories of phases that exist."""
         folder = self.home / "work"
-        return sorted(os.listdir(folder)) if folder.exists() else []
+        return sorted(name for name in os.listdir(folder) if name.startswith("phase-")) if folder.exists() else []
 
 
 @pytest.fixture

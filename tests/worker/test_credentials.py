@@ -16,6 +16,7 @@ from models import Phase, PhaseStatus, Run
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import clock, queue, runs
+from services.execution import prepared
 from services.mfa import handoff
 from services.mfa.credentials import TemporaryCredentials
 from tests import factories
@@ -66,8 +67,9 @@ ALLOWED = {
 SHELL = {"PWD", "OLDPWD", "SHLVL", "_"}
 
 
+@pytest.mark.parametrize("inits_of_the_apply", [0, 1])
 def test_a_gated_terraform_has_the_temporary_credentials_alone(
-    bench: Bench, wrapper: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+    bench: Bench, wrapper: Path, notes: Path, monkeypatch: pytest.MonkeyPatch, inits_of_the_apply: int
 ) -> None:
     monkeypatch.setenv("WORKERS_OWN_SECRET", "not for terraform")
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
@@ -92,16 +94,18 @@ def test_a_gated_terraform_has_the_temporary_credentials_alone(
     )
     lab.authenticate(run, bench.aws.code())
     assert bench.work(run.plan) is RunStatus.AWAITING_APPLY_AUTHENTICATION
+    if inits_of_the_apply:
+        prepared.drop(run.id)
     lab.authenticate(run, bench.aws.code())
     assert bench.work(run.apply) is RunStatus.APPLIED, run.error
 
     alice = bench.aws.user()
     never = {alice.access_key_id, alice.secret_access_key, alice.mfa_serial}
     inits, plans, applies = (noted(wrapper, name) for name in ("init", "plan", "apply"))
-    assert (len(inits), len(plans), len(applies)) == (2, 1, 1)
-    for environment, credentials in zip(
-        [inits[0], *plans, inits[1], *applies], [minted[0]] * 2 + [minted[1]] * 2, strict=True
-    ):
+    assert (len(inits), len(plans), len(applies)) == (1 + inits_of_the_apply, 1, 1)
+    of_the_plan, of_the_apply = [inits[0], *plans], [*inits[1:], *applies]
+    minted_for = [minted[0]] * len(of_the_plan) + [minted[1]] * len(of_the_apply)
+    for environment, credentials in zip(of_the_plan + of_the_apply, minted_for, strict=True):
         assert environment["AWS_ACCESS_KEY_ID"] == credentials.access_key_id
         assert environment["AWS_SECRET_ACCESS_KEY"] == credentials.secret_access_key
         assert environment["AWS_SESSION_TOKEN"] == credentials.session_token

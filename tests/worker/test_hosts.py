@@ -117,6 +117,11 @@ def test_the_plan_on_one_host_and_the_apply_on_another(bench: Bench, hosts: Host
     assert "Apply complete! Resources: 1 added" in lab.log_of(second.apply)
     ran = [(phase.worker or "").rpartition(":")[0] for run in (first, second) for phase in run.phases]
     assert ran[0] == ran[3] != ran[1] == ran[2]
+    kept = hosts.home("two") / "work" / f"kept-{second.id}"
+    assert kept.exists()
+    with hosts.worker("two"):
+        ready = "Listening on"
+        lab.until(lambda: not kept.exists() and hosts.log("two").count(ready) == 2, "what init made is removed")
     for name in ("one", "two"):
         left = [path for path in files(hosts.home(name)) if path != "worker_host"]
         assert left == [], "no secret, no database and no working directory stays on a host"
