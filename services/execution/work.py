@@ -14,7 +14,7 @@ from extensions import db
 from models import Phase, Run
 from policy.mfa import PhaseKind
 from services.errors import LockstepError
-from services.execution import terraform
+from services.execution import network, network_rules, terraform
 from services.execution.redact import Redactor
 from services.execution.sandbox import Sandbox
 from services.execution.terraform import Walls
@@ -71,7 +71,9 @@ class Work:
         config: Config = current_app.config["LOCKSTEP"]
         if self.walls.bwrap is None:
             return None
-        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, config.sandbox_paths)
+        cgroup = network.enclosure(network_rules.rules(config)).folder
+        paths, offline = config.sandbox_paths, self.walls.offline
+        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, paths, cgroup, offline)
 
     @property
     def run(self) -> Run:
