@@ -29,16 +29,17 @@ _PROG_LOAD, _PROG_ATTACH, _CGROUP_SOCK_ADDR = 5, 8, 18  # enum bpf_cmd, enum bpf
 
 @dataclass(frozen=True, slots=True)
 class Enclosure:
-    """The cgroup of runs, or why there is none, as a sentence."""
+    """The cgroup of runs, with its number; or why there is none, as a sentence."""
 
     folder: Path | None
     why: str = ""
+    number: int = 0
 
 
 def enclosure(rules: Rules) -> Enclosure:
     """The cgroup that holds `rules`; made, or tried, once in this process, and again where it was removed since."""
     found = _enclosure(rules)
-    if found.folder is not None and not found.folder.is_dir():
+    if found.folder is not None and _number(found.folder) != found.number:
         _enclosure.cache_clear()
         found = _enclosure(rules)
     return found
@@ -71,10 +72,19 @@ def _enclosure(rules: Rules) -> Enclosure:
         digest = hashlib.sha256(b"".join(program.code for program in wanted)).hexdigest()
         folder = above / f"lockstep-runs-{digest[:16]}"
         folder.mkdir(mode=0o755, exist_ok=True)
+        number = _number(folder)
         _attach(folder, wanted)
     except OSError as error:
         return Enclosure(None, f"the kernel does not let the worker: {error.strerror}.")
-    return Enclosure(folder)
+    return Enclosure(folder, number=number)
+
+
+def _number(folder: Path) -> int:
+    """The kernel gives none twice, so it tells one that was removed from another that was made in its place."""
+    try:
+        return folder.stat().st_ino
+    except FileNotFoundError:
+        return 0
 
 
 def _own_cgroup() -> Path | None:

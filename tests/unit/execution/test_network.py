@@ -129,6 +129,10 @@ def test_it_is_made_once_and_again_where_it_is_gone() -> None:
         assert network.enclosure(rules).folder == folder, "another worker finds the same"
         folder.rmdir()
         assert network.enclosure(rules).folder == folder and folder.is_dir()
+        folder.rmdir()
+        folder.mkdir()
+        number = folder.stat().st_ino
+        assert network.enclosure(rules).number == number, "one without programs is not taken for it"
         with enclosed(Rules((PORT,))) as other:
             assert other != folder
 
