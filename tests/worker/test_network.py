@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -14,7 +15,7 @@ from services import runs
 from services.execution import network, network_rules
 from services.execution.network import Enclosure
 from tests import factories
-from tests.support import lab
+from tests.support import lab, printed
 from tests.support.enclosure import enclosed
 from tests.worker.conftest import Bench
 
@@ -25,8 +26,9 @@ Ports = tuple[int, int]
 TRY = (
     "import errno, socket, sys; s = socket.socket(); s.settimeout(3); "
     "found = s.connect_ex((sys.argv[1], int(sys.argv[2]))); "
-    "print(sys.argv[1:], errno.errorcode.get(found, 'connected'))"
+    "print(*sys.argv[1:], errno.errorcode.get(found, 'connected'))"
 )
+SAID = re.compile(r"(?P<host>\S+) (?P<port>\d+) (?P<ending>connected|E[A-Z]+)")
 
 
 @pytest.fixture
@@ -45,12 +47,8 @@ def reached(bench: Bench, monkeypatch: pytest.MonkeyPatch, ports: Ports, *more: 
     run = bench.planned(f'resource "terraform_data" "it" {{\n  provisioner "local-exec" {{ command = {lines} }}\n}}\n')
     runs.confirm(factories.member(), run)
     assert bench.work(run.apply) is RunStatus.APPLIED, lab.log_of(run.apply)
-    log = lab.log_of(run.apply)
-    said = [line.partition("(local-exec): [")[2] for line in log.splitlines() if "(local-exec): ['" in line]
-    return {
-        address.replace("'", "").replace(",", ""): ending
-        for address, _, ending in (line.partition("] ") for line in said)
-    }
+    found = printed.lines(lab.log_of(run.apply), SAID)
+    return {f"{match['host']} {match['port']}": match["ending"] for _, match in found}
 
 
 def test_a_run_reaches_neither_lockstep_nor_the_machines_role(
