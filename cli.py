@@ -216,9 +216,9 @@ def examine() -> None:
     for finding in doctor.examine():
         problems += finding.status is doctor.Status.PROBLEM
         status = click.style(f"{finding.status:<8}", fg=colours[finding.status])
-        click.echo(f"{status} {finding.subject:<12} {finding.detail}")
+        click.echo(f"{status} {finding.subject:<15} {finding.detail}")
         if finding.advice:
-            click.echo(f"{'':<22}→ {finding.advice}")
+            click.echo(f"{'':<25}→ {finding.advice}")
     if problems:
         sys.exit(1)
 

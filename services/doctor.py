@@ -28,7 +28,7 @@ from config import Config
 from extensions import db
 from models import Variable
 from services import clock, queue, sts_reach
-from services.execution import leftovers, terraform
+from services.execution import leftovers, network_check, terraform
 from services.storage import object_store
 from services.storage.vault import VaultError
 
@@ -76,6 +76,7 @@ def examine() -> Iterator[Finding]:
     yield from _working_directories()
     yield _terraform(config.terraform_bin)
     yield _sandbox(config.terraform_sandbox)
+    yield from _network(config)
     yield from _sts(config)
 
 
@@ -265,6 +266,30 @@ def _sandbox(setting: str) -> Finding:
         return Finding("Sandbox", Status.PROBLEM, f"nothing can run: {walls.why}", advice)
     detail = f"terraform runs without one and reads what the worker can: {walls.why}"
     return Finding("Sandbox", Status.WARNING, detail, advice)
+
+
+def _network(config: Config) -> Iterator[Finding]:
+    """What a run reaches that is none of its business. Without a sandbox there is more to say, and it is said above."""
+    subject, bwrap = "Network of runs", terraform.walls(config.terraform_sandbox).bwrap
+    if bwrap is None:
+        return
+    try:
+        reach = network_check.look(config, bwrap)
+    except network_check.NotTried:
+        advice = "Look whether a run works; the walls that it has are not known."
+        yield Finding(subject, Status.WARNING, "what they reach could not be tried in a sandbox", advice)
+        return
+    port = f"port {config.port} of this machine"
+    reached = " and ".join([*reach.metadata, *([port] if reach.port else [])])
+    if reached:
+        why = f"; Lockstep does not refuse it: {reach.why}" if reach.why else ""
+        advice = "See Firewall in docs/SECURITY.md: IPAddressDeny= in the unit, nft, IMDSv2 with a hop limit of 1."
+        yield Finding(subject, Status.WARNING, f"they reach {reached}{why}".rstrip("."), advice)
+    elif reach.port is None:
+        detail = f"they do not reach the metadata address; nothing listens on {port}, so that was not tried"
+        yield Finding(subject, Status.WARNING, detail, "Ask again while Lockstep runs.")
+    else:
+        yield Finding(subject, Status.OK, f"they reach neither the metadata address nor {port}")
 
 
 def _sts(config: Config, ask: Callable[[Config], datetime] | None = None) -> Iterator[Finding]:

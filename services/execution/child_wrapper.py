@@ -1,6 +1,6 @@
 """Starts one command and stays until it ends, so that its exit code is never lost.
 
-Run as a script (`python -I -S child_wrapper.py CONTROL STEP READY_FD KNOWN FDS COMMAND…`), never imported: it
+Run as a script (`python -I -S child_wrapper.py CONTROL STEP READY_FD PLACED KNOWN FDS COMMAND…`), never imported: it
 has to be small, start fast (even the import of json would take a third longer) and survive everything
 above it. It leads a session of its own, blocks the signals meant for the application, and leaves two
 files in the folder CONTROL:
@@ -11,6 +11,9 @@ files in the folder CONTROL:
   record, and a second start of the same step in the same folder is refused.
 - STEP.exit, at the end: JSON with the exit code (negative: the number of the signal that ended it) and
   the duration in seconds. Its space is reserved at the start, so that a full disk cannot swallow it.
+
+PLACED is "-", or a descriptor on which "1" says that this process is in the cgroup that it belongs to. It starts
+nothing before that.
 
 READY_FD receives "1" once the command is released, "0" when the step was started before. The command
 gets exactly the environment the wrapper was given, the working directory, and file descriptors 0 to 2.
@@ -33,14 +36,18 @@ BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def _main() -> int:
-    control, step, ready_fd, known = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-    descriptors = [] if sys.argv[5] == "-" else [int(number) for number in sys.argv[5].split(",")]
-    command = sys.argv[6:]
+    control, step, ready_fd, placed, known = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
+    descriptors = [] if sys.argv[6] == "-" else [int(number) for number in sys.argv[6].split(",")]
+    command = sys.argv[7:]
     # Blocked, not ignored: one that is meant for the command and comes before it runs waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     _reset_signals()
     os.umask(0o077)
     os.set_inheritable(ready_fd, False)
+    if placed != "-" and not _is_placed(int(placed)):
+        os.write(2, b"The command could not be put into its cgroup.\n")
+        _answer(ready_fd, b"!")
+        return 1
 
     began = time.monotonic()
     if descriptors:
@@ -72,6 +79,12 @@ def _main() -> int:
     os.rename(part, exit_file)
     _sync_folder(control)
     return 0
+
+
+def _is_placed(placed: int) -> bool:
+    word = os.read(placed, 1)
+    os.close(placed)
+    return word == b"1"
 
 
 def _record(known: str, child: int, init: int) -> bytes:

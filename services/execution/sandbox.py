@@ -3,7 +3,8 @@
 It sees the system read-only, its own config/, state/, variables/, home/, tmp/ and tfplan under their own paths, the
 operator's CLI configuration and provider mirror read-only, and nothing else of the file system: no data folder, no
 control folder, no spool, no other run. It has process ids, a /proc, IPC and a host name of its own, no capability, no
-way to new ones, and no user namespaces (`seccomp.py`). The network is the machine's: terraform has to reach AWS.
+way to new ones, and no user namespaces (`seccomp.py`). The network is the machine's: terraform has to reach AWS. What
+is refused in it, `network.py` says; a command that only reads has none.
 
 A worker that is root gives the command another user id, one for each run. Root without capabilities
 could still write to the files of /proc/sys, would pass for root on the machine's abstract sockets, and no limit of
@@ -59,9 +60,11 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Sandbox:
-    """Around the commands of one working directory. `readable`: further paths that they may read.
+    """Around the commands of one working directory.
 
-    Working directories with the same `owner`, those of one run, get the same user id; "" for one of its own.
+    `readable`: further paths that they may read. `owner`: working directories with the same one, those of one run, get
+    the same user id; "" for one of its own. `cgroup`: where `terraform.start` puts the commands, so that some
+    connections are refused. `offline`: whether a command can be left without a network on this machine.
     """
 
     bwrap: str
@@ -69,6 +72,8 @@ class Sandbox:
     data: Path
     readable: tuple[Path, ...] = ()
     owner: str = ""
+    cgroup: Path | None = None
+    offline: bool = False
 
     @property
     def uid(self) -> int | None:
@@ -103,7 +108,8 @@ class Sandbox:
         """The command line that runs `argv` inside; the caller closes its descriptors once it is started.
 
         `gate` are the two descriptors of `sandbox_stage.py`, `info` one that is told bwrap's child, as they will be
-        known where bwrap is started. Without a gate the command starts at once and dies with whoever started it.
+        known where bwrap is started. Without a gate the command only reads: it starts at once, has no network, and
+        dies with whoever started it.
         """
         uid = os.geteuid() if self.uid is None else self.uid
         environment = b"\0".join(os.fsencode(f"{name}={value}") for name, value in env.items())
@@ -118,7 +124,8 @@ class Sandbox:
         if calls is not None:
             walls += ["--seccomp", files["seccomp"]]
         walls += ["--info-fd", info] if info is not None else []
-        walls += ["--die-with-parent"] if gate is None else []
+        if gate is None:
+            walls += ["--die-with-parent", *(["--unshare-net"] if self.offline else [])]
         change = "-" if self.uid is None else str(self.uid)
         told = [change, *(gate or ("-", "-")), files["env"], limits(), str(cwd)]
         return Command(

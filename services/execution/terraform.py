@@ -7,6 +7,7 @@ ever an argument; the environment of a child is exactly the one given.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
 import json
@@ -15,11 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
+from services.execution import network
 from services.execution.child import (
     Child,
     ChildAlreadyStarted,
@@ -144,7 +146,7 @@ def start(
 ) -> Child:
     """Start a command on its own and return once it runs; `step` (default: its first word) names it.
 
-    With `sandbox`, inside of that: the record then names terraform's own pid all the same.
+    With `sandbox`, inside of that and in its cgroup: the record then names terraform's own pid all the same.
 
     Its output, stdout and stderr, is appended to the file `spool` (made with mode 0600), never to a pipe,
     whose loss would kill it. Raises ChildAlreadyStarted when the step has a record in `control` already,
@@ -154,21 +156,17 @@ def start(
     read_end, write_end = os.pipe()
     command = [*terraform.argv, *args]
     known = json.dumps({"step": step, "argv": command, "boot_id": boot_id()})
-    prefix = [sys.executable, "-I", "-S", str(_WRAPPER), str(control), step, str(write_end), known]
+    prefix = [sys.executable, "-I", "-S", str(_WRAPPER), str(control), step, str(write_end)]
     with os.fdopen(read_end, "rb") as ready:
-        walls = None
         try:
             if sandbox is None:
-                pid = _spawn([*prefix, "-", *command], cwd, env, spool, (write_end,))
+                pid = _spawn([*prefix, "-", known, "-", *command], cwd, env, spool, (write_end,))
             else:
                 sandbox.hand_over()
                 walls = sandbox.command(command, cwd=cwd, env=env, gate=("@ready", "@gate"), info="@info")
-                numbers = ",".join(map(str, walls.descriptors))
-                pid = _spawn([*prefix, numbers, *walls.argv], cwd, {}, spool, (write_end, *walls.descriptors))
+                pid = _spawn_inside(sandbox, walls, prefix, known, cwd, spool, write_end)
         finally:
             os.close(write_end)
-            if walls is not None:
-                walls.close()
         word = ready.read(1)
     _reap_wrappers(pid)
     if word == b"0":
@@ -176,6 +174,26 @@ def start(
     if word != b"1":
         raise ChildNotStarted(f"terraform {step} could not be started.")
     return attach(control, step)
+
+
+def _spawn_inside(
+    sandbox: Sandbox, walls: Command, prefix: list[str], known: str, cwd: Path, spool: Path, write_end: int
+) -> int:
+    """The wrapper is put into the cgroup while its interpreter starts: both take their time."""
+    placed, place = os.pipe()
+    try:
+        numbers = ",".join(map(str, walls.descriptors))
+        command = [*prefix, str(placed), known, numbers, *walls.argv]
+        pid = _spawn(command, cwd, {}, spool, (write_end, placed, *walls.descriptors))
+        with contextlib.suppress(OSError):  # without the word the wrapper starts nothing
+            if sandbox.cgroup is not None:
+                network.enter(sandbox.cgroup, pid)
+            os.write(place, b"1")
+        return pid
+    finally:
+        walls.close()
+        os.close(placed)
+        os.close(place)
 
 
 def _spawn(command: list[str], cwd: Path, env: Mapping[str, str], spool: Path, kept: tuple[int, ...]) -> int:
@@ -212,9 +230,10 @@ def capture(
 ) -> bytes:
     """Standard output of a short command such as `show -json`; for reading only, it dies with a time-out.
 
-    With `sandbox`, inside of that. Raises TerraformFailed on another exit code than 0, for an answer of more than
-    `MOST_OUTPUT` and after `timeout` seconds. What it prints can be secret: it goes through an unnamed file in the
-    child's own TMPDIR, and its stderr nowhere. With `aside` it leaves the processor to others that want it.
+    With `sandbox`, inside of that and, where that can be had, without a network. Raises TerraformFailed on another exit
+    code than 0, for an answer of more than `MOST_OUTPUT` and after `timeout` seconds. What it prints can be secret: it
+    goes through an unnamed file in the child's own TMPDIR, and its stderr nowhere. With `aside` it leaves the processor
+    to others that want it.
     """
     nice = shutil.which("nice") if aside else None
     prefix = [nice, "-n", str(ASIDE)] if nice else []
@@ -261,11 +280,15 @@ def _run(
 
 @dataclass(frozen=True, slots=True)
 class Walls:
-    """Whether terraform runs inside a sandbox: the program that makes it, or why there is none, as a sentence."""
+    """Whether terraform runs inside a sandbox: the program that makes it, or why there is none, as a sentence.
+
+    `offline`: whether it can leave a command without a network as well.
+    """
 
     bwrap: str | None
     why: str = ""
     demanded: bool = False
+    offline: bool = False
 
     @property
     def refused(self) -> bool:
@@ -278,20 +301,26 @@ def walls(setting: str) -> Walls:
     if setting == "none":
         return Walls(None, "TERRAFORM_SANDBOX is none.")
     found = _tried()
-    return Walls(found.bwrap, found.why, setting == "bwrap")
+    return Walls(found.bwrap, found.why, setting == "bwrap", found.offline)
 
 
 @functools.cache
 def _tried() -> Walls:
-    """Make a sandbox as a run's would be, with the command `true` in it."""
+    """Make a sandbox as a run's would be, with the command `true` in it; with a network where it takes one."""
     program = find()
     if program is None:
         return Walls(None, "bubblewrap is not installed (there is no bwrap on PATH).")
-    with tempfile.TemporaryDirectory(prefix="lockstep-sandbox-") as folder:
-        root = Path(folder).resolve() / "root"
-        for name in ("config", "state", "variables", "home", "tmp"):
-            (root / name).mkdir(parents=True)
-        attempt = Sandbox(program, root, root.parent)
+    # Without rights over the network, as in many containers, bwrap cannot make one whose loopback is up.
+    for offline in (True, False):
+        code, said = _attempt(program, offline=offline)
+        if code == 0:
+            return Walls(program, offline=offline)
+    return Walls(None, f"{program} cannot make a sandbox here: {said or f'it ended with {code}'}.")
+
+
+def _attempt(program: str, *, offline: bool) -> tuple[int | None, str]:
+    with scratch() as root:
+        attempt = Sandbox(program, root, root.parent, offline=offline)
         attempt.hand_over()
         command = attempt.command(["/bin/sh", "-c", "exit 0"], cwd=root / "config", env={"PATH": os.defpath})
         with tempfile.TemporaryFile() as output:
@@ -302,10 +331,17 @@ def _tried() -> Walls:
             finally:
                 command.close()
             output.seek(0)
-            said = output.read(300).decode(errors="replace").strip().rstrip(".")
-    if code == 0:
-        return Walls(program)
-    return Walls(None, f"{program} cannot make a sandbox here: {said or f'it ended with {code}'}.")
+            return code, output.read(300).decode(errors="replace").strip().rstrip(".")
+
+
+@contextlib.contextmanager
+def scratch() -> Iterator[Path]:
+    """A working directory for a sandbox in which no run has a part, without content; it is removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="lockstep-sandbox-") as folder:
+        root = Path(folder).resolve() / "root"
+        for name in ("config", "state", "variables", "home", "tmp", "control"):
+            (root / name).mkdir(parents=True)
+        yield root
 
 
 def _reap_wrappers(started: int) -> None:

@@ -1,7 +1,7 @@
 """What every phase would do again after its fork, done once in the worker before: a phase then begins at once.
 
-A forked child inherits the version of terraform (asking takes as long as a small plan) and the statements that
-SQLAlchemy has compiled for the engine.
+A forked child inherits the version of terraform (asking takes as long as a small plan), the walls in its network, and
+the statements that SQLAlchemy has compiled for the engine.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from extensions import db
 from models import Phase, Run
 from policy.lifecycle import RunStatus
 from services import states
-from services.execution import terraform
+from services.execution import network, network_rules, terraform
 from services.execution.steady import AWAY, tell
 from services.storage.sqlite import read_only
 
@@ -25,8 +25,13 @@ _NONE = 0
 
 
 def warm_up() -> None:
-    """Ask terraform for its version and let the wide queries of a phase be compiled. Nothing here may fail a start."""
+    """Ask terraform for its version, make the cgroup of its commands and let the wide queries of a phase be compiled.
+
+    Nothing here may fail a start.
+    """
     config: Config = current_app.config["LOCKSTEP"]
+    if terraform.walls(config.terraform_sandbox).bwrap is not None:
+        network.enclosure(network_rules.rules(config))
     with contextlib.suppress(terraform.TerraformMissing):  # the phase says so
         terraform.version(terraform.locate(config.terraform_bin))
     with current_app._get_current_object().app_context():

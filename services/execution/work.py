@@ -14,7 +14,7 @@ from extensions import db
 from models import Phase, Run
 from policy.mfa import PhaseKind
 from services.errors import LockstepError
-from services.execution import terraform
+from services.execution import network, network_rules, terraform
 from services.execution.redact import Redactor
 from services.execution.sandbox import Sandbox
 from services.execution.terraform import Walls
@@ -71,7 +71,15 @@ class Work:
         config: Config = current_app.config["LOCKSTEP"]
         if self.walls.bwrap is None:
             return None
-        return Sandbox(self.walls.bwrap, self.workdir.root, config.home, config.sandbox_paths, f"run {self.run_id}")
+        return Sandbox(
+            self.walls.bwrap,
+            self.workdir.root,
+            config.home,
+            readable=config.sandbox_paths,
+            owner=f"run {self.run_id}",
+            cgroup=network.enclosure(network_rules.rules(config)).folder,
+            offline=self.walls.offline,
+        )
 
     @property
     def steps(self) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def test_doctor_prints_aligned_words_and_what_to_do(app: Flask, monkeypatch: pyt
     monkeypatch.setattr(doctor, "examine", lambda: iter(findings))
     assert run(app, "doctor") == (
         0,
-        "ok       Database     sqlite\nwarning  Clock        40 s off\n                      → Set it.\n",
+        "ok       Database        sqlite\nwarning  Clock           40 s off\n                         → Set it.\n",
     )
 
 

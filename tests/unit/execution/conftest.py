@@ -42,7 +42,8 @@ class Bench:
         self.env = PLAIN_ENVIRONMENT | {"HOME": home, "TMPDIR": tmp}
         bwrap = tf.walls("auto").bwrap
         # What a test opens its gates with lies beside the data folder.
-        self.sandbox = Sandbox(bwrap, self.workdir.root, data_folder, (data_folder.parent,)) if bwrap else None
+        readable, offline = (data_folder.parent,), tf.walls("auto").offline
+        self.sandbox = Sandbox(bwrap, self.workdir.root, data_folder, readable, offline=offline) if bwrap else None
         data_folder.parent.chmod(0o755)
 
     def write(self, text: str, name: str = "main.tf") -> None:

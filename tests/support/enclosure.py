@@ -1,0 +1,50 @@
+"""The cgroup of runs, for tests of what it refuses."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from services.execution import network
+from services.execution.network_programs import Rules
+
+
+@contextlib.contextmanager
+def enclosed(rules: Rules) -> Iterator[Path]:
+    """The cgroup for these rules, which is removed at the end.
+
+    Where there can be none, the test is skipped with the reason; where everything has to be tested (CI), it fails.
+    """
+    folder = made(rules)
+    try:
+        yield folder
+    finally:
+        _remove(folder)
+
+
+def made(rules: Rules) -> Path:
+    """The cgroup for these rules; skips or fails as `enclosed`."""
+    found = network.enclosure(rules)
+    if found.folder is None:
+        said = f"no connection can be refused here: {found.why}"
+        if os.environ.get("CI"):
+            pytest.fail(said)
+        pytest.skip(said)
+    return found.folder
+
+
+def _remove(folder: Path) -> None:
+    for _ in range(100):  # a process that was just waited for can be in it for a moment
+        try:
+            folder.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.02)
+        else:
+            return
