@@ -94,6 +94,7 @@ class Sandbox:
         for name in (*_SHARED, "variables", "tfplan"):
             if os.path.lexists(self.root / name):
                 inside.give(self.root, name, self.uid)
+        mark.touch(mode=0o600)
         mark.write_text(str(self.uid))
 
     def command(
