@@ -92,9 +92,9 @@ def _known() -> dict[str, Any]:
 
 
 def _sign_in(identity: Identity, onward: str) -> ResponseReturnValue:
-    user = single_sign_on.person(identity)
-    if user is not None:
-        return first_step(user, onward=onward, how="single sign-on")
+    arrival = single_sign_on.person(identity)
+    if arrival is not None:
+        return first_step(arrival, onward=onward, how="single sign-on")
     if session.get(KEPT_LINK):
         session[IDENTITY] = {"issuer": identity.issuer, "subject": identity.subject, "name": identity.name,
                              "email": identity.email, "at": int(time.time())}  # fmt: skip

@@ -20,6 +20,7 @@ from policy.permissions import Permission, Role
 from services import access, accounts, audit, clock, mail, sign_ins, single_sign_on
 from services.compare_and_set import won
 from services.errors import Conflict, Forbidden, Invalid, NotFound
+from services.sign_ins import Arrival
 
 log = logging.getLogger(__name__)
 
@@ -147,23 +148,25 @@ def join(link: OneTimeLink, user: User) -> None:
     db.session.commit()
 
 
-def sign_up(link: OneTimeLink, name: str, email: str, password: str) -> User:
+def sign_up(link: OneTimeLink, name: str, email: str, password: str) -> Arrival:
     """Take an invitation with a new account, and commit. Raises :class:`Invalid`, :class:`NotFound`."""
     organization = link.organization
     _demand_passwords()
     user = accounts.add_user(name, email, password, organization.name if organization else "")
     _take(link, user)
+    arrival = Arrival(user, user.session_epoch)
     db.session.commit()
-    return user
+    return arrival
 
 
-def sign_up_with(link: OneTimeLink, name: str, email: str, identity: single_sign_on.Identity) -> User:
+def sign_up_with(link: OneTimeLink, name: str, email: str, identity: single_sign_on.Identity) -> Arrival:
     """As :func:`sign_up`, for somebody who signs in by single sign-on and has no password here."""
     user = accounts.add_user(name, email, None)
     _take(link, user)
     single_sign_on.bind(user, identity)
+    arrival = Arrival(user, user.session_epoch)
     db.session.commit()
-    return user
+    return arrival
 
 
 def new_password(link: OneTimeLink, password: str) -> User:
