@@ -52,7 +52,8 @@ def back() -> ResponseReturnValue:
     _configured()
     kept: Any = session.pop(_JOURNEY, None)
     good = isinstance(kept, dict) and 0 <= time.time() - kept["at"] <= _JOURNEY_SECONDS
-    if not good or not hmac.compare_digest(kept["state"], request.args.get("state", "")):
+    # As bytes: compare_digest takes no text that is not ASCII.
+    if not good or not hmac.compare_digest(kept["state"].encode(), request.args.get("state", "").encode()):
         raise SignOnFailed("That answer belongs to no sign-in of this browser. Nobody was signed in. Begin again.")
     code = request.args.get("code")
     if not code:
