@@ -292,6 +292,25 @@ def test_an_anonymous_body_is_refused_before_it_is_read(anonymous: Client, world
         assert small.status_code == 400, path  # read, and the form token was looked for
 
 
+@pytest.mark.parametrize("given", ["Basic eDp4", "Bearer x", "", "x"])
+def test_no_authorization_makes_room_for_a_strangers_body(anonymous: Client, world: World, given: str) -> None:
+    """Only a good token does, for the state that it writes."""
+    body, headers = b"x=" + b"y" * (incoming.STRANGERS + 1), {"Authorization": given}
+    for path in ("/login", f"{world.path}/states/upload", "/link", f"{world.home}/environments/new"):
+        assert anonymous.post(path, data=body, content_type=FORM, headers=headers).status_code == 413, path
+
+
+def test_the_body_that_comes_with_a_bad_token_is_not_read(anonymous: Client, world: World) -> None:
+    class Unread(io.RawIOBase):
+        def readinto(self, _buffer: Any) -> int:
+            raise AssertionError("the body was read")
+
+    path = f"/api/v1/states/{world.organization}/{world.environment}"
+    environ = {"wsgi.input": Unread(), "CONTENT_LENGTH": str(1 << 20)}
+    answer = anonymous.post(path, environ_overrides=environ, auth=("alice", "x"))
+    assert answer.status_code == 401
+
+
 class TestWithSingleSignOnAndMail:
     """The ways in that an installation has only when it names a provider and a mail server; neither answers here."""
 
