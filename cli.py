@@ -15,6 +15,8 @@ from services import accounts, links, members, organizations, second_factor, sig
 from services.errors import LockstepError
 from services.storage import key_check, leftovers, rotation
 
+_NO_DATABASE = "The database does not answer, or has no tables yet. Nothing was changed. `flask doctor` says more."
+
 
 class Guarded(AppGroup):
     """Commands that refuse to work with keys that are not the installation's."""
@@ -26,6 +28,8 @@ class Guarded(AppGroup):
                 key_check.prove()
             except key_check.WrongKeys as error:
                 raise click.ClickException(str(error)) from None
+            if key_check.is_owed():
+                raise click.ClickException(_NO_DATABASE)
         return super().invoke(ctx)
 
 
@@ -178,6 +182,8 @@ def rotate_vault() -> None:
     """
     try:
         key_check.prove()
+        if key_check.is_owed():
+            raise click.ClickException(_NO_DATABASE)
         report = rotation.rotate()
     except LockstepError as error:
         raise click.ClickException(str(error)) from None

@@ -10,7 +10,7 @@ import signal
 import sys
 from types import FrameType
 
-from flask import Flask
+from flask import Flask, current_app
 from redis.exceptions import RedisError
 from rq import Queue, Worker
 from rq.executions import Execution
@@ -22,7 +22,10 @@ from app import create_app
 from extensions import db
 from services import queue
 from services.execution import host, reconcile, release, terraform, warm
+from services.execution.steady import AWAY, tell
 from services.storage import key_check
+
+log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -39,7 +42,7 @@ def load() -> Flask:
     config = app.config["LOCKSTEP"]
     walls = terraform.walls(config.terraform_sandbox)  # tried once here, known to every phase that is forked
     if walls.bwrap is None:
-        logging.getLogger(__name__).warning("terraform runs without a sandbox: %s", walls.why)
+        log.warning("terraform runs without a sandbox: %s", walls.why)
     with app.app_context():
         try:
             key_check.prove()
@@ -56,6 +59,7 @@ def load() -> Flask:
 def work(app: Flask) -> None:
     """Take phases from the queue until a signal."""
     config = app.config["LOCKSTEP"]
+    settle(app)
     with app.app_context():
         reconcile.look_around()
         client = queue.connect(config.redis_url, blocking=True)
@@ -71,12 +75,30 @@ def work(app: Flask) -> None:
         worker.work(logging_level=config.log_level, with_scheduler=False)
 
 
+def settle(app: Flask) -> None:
+    """End the process, with a sentence in its log, where its keys turn out not to be the installation's.
+
+    Its start could not tell when the database was away; one that still is, is asked again later.
+    """
+    with app.app_context():
+        try:
+            key_check.settle()
+        except key_check.WrongKeys as error:
+            log.critical("Lockstep cannot go on: %s", error)
+            sys.exit(1)
+        except AWAY as error:
+            tell(error)
+        finally:
+            db.session.remove()
+
+
 class LockstepWorker(Worker):
     """RQ's worker, which also looks after runs that were left behind, and can leave a running terraform alone."""
 
     def run_maintenance_tasks(self) -> None:
         """Called by RQ every ``maintenance_interval`` while no phase runs here."""
         super().run_maintenance_tasks()
+        settle(_app())
         reconcile.look_around()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
@@ -89,6 +111,7 @@ class LockstepWorker(Worker):
         self._sign(busy=True)
         super().execute_job(job, taken_from)
         self._sign(busy=False)
+        settle(_app())
 
     def teardown(self) -> None:
         """At the end."""
@@ -122,6 +145,11 @@ class LockstepWorker(Worker):
         if self.horse_pid:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(self.horse_pid, signal.SIGTERM)
+
+
+def _app() -> Flask:
+    app: Flask = current_app._get_current_object()
+    return app
 
 
 if __name__ == "__main__":

@@ -50,13 +50,13 @@ def login() -> ResponseReturnValue:
         raise Forbidden("Passwords are switched off here. Sign in with single sign-on. Nobody was signed in.")
     name = form.username.data or ""
     try:
-        user = accounts.sign_in(name, form.password.data or "")
+        arrival = accounts.sign_in(name, form.password.data or "")
     except Throttled as error:
         page = render_template("auth/login.html", form=form, onward=onward, error=str(error))
         return page, 429, {"Retry-After": str(error.waiting)}
-    if user is None:
+    if arrival is None:
         return render_template("auth/login.html", form=form, onward=onward, error=NO_MATCH), 422
-    return first_step(user, onward=onward, remember=form.remember.data)
+    return first_step(arrival, onward=onward, remember=form.remember.data)
 
 
 @blueprint.post("/logout")
@@ -91,6 +91,6 @@ def password() -> ResponseReturnValue:
 def _change(form: PasswordForm) -> None:
     if form.password.data != form.again.data:
         raise Invalid("again", "That is not the same as the new password.")
-    user, remembered = person(), "lockstep_remember" in request.cookies
-    accounts.change_password(user, form.current.data or "", form.password.data or "")
-    begin_session(user, remember=remembered, how="")
+    remembered = "lockstep_remember" in request.cookies
+    arrival = accounts.change_password(person(), form.current.data or "", form.password.data or "")
+    begin_session(arrival, remember=remembered, how="")

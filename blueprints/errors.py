@@ -23,6 +23,17 @@ from services.throttle import Throttled
 
 log = logging.getLogger(__name__)
 
+
+class OtherKeys(ServiceAway):
+    """The keys of this process are not the installation's; which, and what to do, is for its log alone."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Lockstep was started with other keys than this installation has. Nothing was changed. Whoever runs it "
+            "finds in the log of the web server what to do."
+        )
+
+
 _UNREADABLE = "Stored values cannot be read"
 
 #: status → (title, what a person reads when no service said it better)
@@ -44,6 +55,8 @@ def register(app: Flask) -> None:
     """Install the handlers."""
     for error, status in ((NotFound, 404), (Forbidden, 403), (Conflict, 409), (Invalid, 422), (ServiceAway, 503)):
         app.register_error_handler(error, _handler(status))
+    # Without the person: nothing is looked up with such keys.
+    app.register_error_handler(OtherKeys, lambda error: _bare(503, str(error)))
     app.register_error_handler(SignOnFailed, _handler(403))
     app.register_error_handler(CodeRejected, lambda error: answer(error.status, str(error)))
     app.register_error_handler(Throttled, _throttled)

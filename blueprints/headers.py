@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 
 from flask import Flask, Response, g, request, request_started
 
+from blueprints.errors import OtherKeys
+from services.storage import key_check
 from services.storage.sqlite import read_only
+
+log = logging.getLogger(__name__)
 
 _POLICY = "; ".join(
     (
@@ -26,6 +31,7 @@ _POLICY = "; ".join(
 def register(app: Flask) -> None:
     """Install the hooks."""
     request_started.connect(_begin, app)
+    app.before_request(_settle_keys)
 
     @app.teardown_request
     def _end(_error: BaseException | None) -> None:
@@ -57,6 +63,17 @@ def _begin(_app: Flask, **_: object) -> None:
     g.request_id = secrets.token_hex(4)
     g.started = time.monotonic()
     read_only.set(request.method in ("GET", "HEAD", "OPTIONS"))
+
+
+def _settle_keys() -> None:
+    """Nothing is served with keys that are not the installation's, files that belong to no page excepted."""
+    if request.endpoint == "static":
+        return
+    try:
+        key_check.settle()
+    except key_check.WrongKeys as error:
+        log.critical("request %s is not served: %s", g.request_id, error)
+        raise OtherKeys from None
 
 
 def _secure_cookies(response: Response) -> None:

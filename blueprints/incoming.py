@@ -56,8 +56,11 @@ def split(address: str) -> SplitResult:
 
 
 def bound() -> None:
-    """Before the body is read, for whom nobody is signed in: cookies are enough, no look into the database."""
+    """Before the body is read, for whom nobody is signed in: cookies are enough, no look into the database.
+
+    A token makes room where it is looked up (blueprints/api_states.py): a header alone is anybody's to send.
+    """
     request = flask.request
     remembered = request.cookies.get(current_app.config["REMEMBER_COOKIE_NAME"], "")
-    if "_user_id" not in session and decode_cookie(remembered) is None and "Authorization" not in request.headers:
+    if "_user_id" not in session and decode_cookie(remembered) is None:
         request.max_content_length = STRANGERS

@@ -164,10 +164,10 @@ def _take(link: OneTimeLink) -> ResponseReturnValue:
             return redirect(there, 303)
         typed, identity = (form.get("name", "").strip(), form.get("email", "").strip()), _identity()
         if identity is not None:
-            user = links.sign_up_with(link, *typed, identity)
+            arrival = links.sign_up_with(link, *typed, identity)
         else:
-            user = links.sign_up(link, *typed, form.get("password", ""))
-        return first_step(user, onward=there, how="invitation")
+            arrival = links.sign_up(link, *typed, form.get("password", ""))
+        return first_step(arrival, onward=there, how="invitation")
     if form.get("password") != form.get("again"):
         raise Invalid("again", "That is not the same as the new password.")
     links.new_password(link, form.get("password", ""))

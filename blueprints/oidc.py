@@ -52,7 +52,8 @@ def back() -> ResponseReturnValue:
     _configured()
     kept: Any = session.pop(_JOURNEY, None)
     good = isinstance(kept, dict) and 0 <= time.time() - kept["at"] <= _JOURNEY_SECONDS
-    if not good or not hmac.compare_digest(kept["state"], request.args.get("state", "")):
+    # As bytes: compare_digest takes no text that is not ASCII.
+    if not good or not hmac.compare_digest(kept["state"].encode(), request.args.get("state", "").encode()):
         raise SignOnFailed("That answer belongs to no sign-in of this browser. Nobody was signed in. Begin again.")
     code = request.args.get("code")
     if not code:
@@ -92,9 +93,9 @@ def _known() -> dict[str, Any]:
 
 
 def _sign_in(identity: Identity, onward: str) -> ResponseReturnValue:
-    user = single_sign_on.person(identity)
-    if user is not None:
-        return first_step(user, onward=onward, how="single sign-on")
+    arrival = single_sign_on.person(identity)
+    if arrival is not None:
+        return first_step(arrival, onward=onward, how="single sign-on")
     if session.get(KEPT_LINK):
         session[IDENTITY] = {"issuer": identity.issuer, "subject": identity.subject, "name": identity.name,
                              "email": identity.email, "at": int(time.time())}  # fmt: skip

@@ -28,12 +28,12 @@ def step() -> ResponseReturnValue:
     if request.method == "GET":
         return render_template("auth/code.html")
     try:
-        how = second_factor.check(waits.user, request.form.get("code", ""))
+        how = second_factor.check(waits.arrival.user, request.form.get("code", ""))
     except Throttled as error:
         return render_template("auth/code.html", error=str(error)), 429, {"Retry-After": str(error.waiting)}
     if how is None:
         return render_template("auth/code.html", error="That code is not right, or it was used before."), 422
-    begin_session(waits.user, remember=waits.remember, how=f"{waits.how} and {how}")
+    begin_session(waits.arrival, remember=waits.remember, how=f"{waits.how} and {how}")
     return redirect(safe_path(waits.onward), 303)
 
 

@@ -14,6 +14,7 @@ from blueprints import incoming
 from blueprints.loading import is_fragment
 from models import SignIn, User
 from services import accounts, sign_ins
+from services.sign_ins import Arrival
 
 #: Blueprints whose pages are administration, whatever the method.
 _GUARDED = frozenset({"access", "tokens", "second_factor", "links", "oidc"})
@@ -39,12 +40,14 @@ def register(app: Flask) -> None:
     app.before_request(_prove_first)
 
 
-def begin_session(user: User, *, remember: bool = False, how: str = "password") -> None:
+def begin_session(arrival: Arrival, *, remember: bool = False, how: str = "password") -> None:
     """Sign in with a fresh session: nothing of an earlier one is carried over but a one-time link.
 
-    ``how`` is for the audit log, "" when the session of before only goes on.
+    ``how`` is for the audit log, "" when the session of before only goes on. Raises :class:`services.errors.Conflict`
+    for who was signed out everywhere since the arrival.
     """
-    user.session_token = sign_ins.begin(user, how)
+    user = arrival.user
+    user.session_identifier = sign_ins.begin(arrival, how)
     link = session.get(KEPT_LINK)
     session.clear()
     if link:
@@ -56,23 +59,23 @@ def begin_session(user: User, *, remember: bool = False, how: str = "password") 
 class Step:
     """Somebody whose password was right, and who still owes a code."""
 
-    user: User
+    arrival: Arrival
     remember: bool
     how: str
     onward: str
 
 
-def first_step(user: User, *, onward: str, remember: bool = False, how: str = "password") -> ResponseReturnValue:
+def first_step(arrival: Arrival, *, onward: str, remember: bool = False, how: str = "password") -> ResponseReturnValue:
     """Sign in, or ask for the code first where the person has a second factor."""
-    if user.totp_at is None:
-        begin_session(user, remember=remember, how=how)
+    if arrival.user.totp_at is None:
+        begin_session(arrival, remember=remember, how=how)
         return redirect(onward, 303)
     link = session.get(KEPT_LINK)
     session.clear()
     if link:
         session[KEPT_LINK] = link
-    session[_STEP] = {"user": user.id, "epoch": user.session_epoch, "at": int(time.time()), "remember": remember,
-                      "how": how, "onward": onward}  # fmt: skip
+    session[_STEP] = {"user": arrival.user.id, "epoch": arrival.epoch, "at": int(time.time()),
+                      "remember": remember, "how": how, "onward": onward}  # fmt: skip
     return redirect(url_for("second_factor.step"), 303)
 
 
@@ -81,8 +84,8 @@ def waiting_step() -> Step | None:
     kept = session.get(_STEP)
     if not isinstance(kept, dict) or not 0 <= time.time() - kept["at"] <= _STEP_SECONDS:
         return None
-    user = accounts.waiting(kept["user"], kept["epoch"])
-    return Step(user, kept["remember"], kept["how"], kept["onward"]) if user is not None else None
+    arrival = accounts.waiting(kept["user"], kept["epoch"])
+    return Step(arrival, kept["remember"], kept["how"], kept["onward"]) if arrival is not None else None
 
 
 def forget_step() -> None:
@@ -105,7 +108,7 @@ def load(identifier: str) -> User | None:
     if g.sign_in is None:
         return None
     user: User = g.sign_in.user
-    user.session_token = identifier.rpartition(".")[2]
+    user.session_identifier = identifier
     return user
 
 

@@ -42,7 +42,7 @@ def first_owner(token: str) -> ResponseReturnValue:
 
 def _make(form: FirstOwnerForm, token: str) -> ResponseReturnValue:
     organization = form.organization.data or ""
-    user = setup.make_first_owner(
+    arrival = setup.make_first_owner(
         _home(),
         token,
         name=form.name.data or "",
@@ -50,7 +50,7 @@ def _make(form: FirstOwnerForm, token: str) -> ResponseReturnValue:
         password=form.password.data or "",
         organization=organization,
     )
-    begin_session(user, how="set-up link")
+    begin_session(arrival, how="set-up link")
     flash(f"You are the owner of {organization}. This link has ended.", "success")
     return redirect(url_for("organizations.environments", organization=organization), 303)
 

@@ -57,7 +57,7 @@ class LinkKind(StrEnum):
 class OneTimeLink(Base):
     """``digest`` is the SHA-256 (hex) of the link's secret part. An invitation has ``organization`` and ``role``.
 
-    ``user_id`` is whose password a reset is for.
+    ``user_id`` is whose password a reset is for. ``email`` is where it was mailed, "" where somebody passes it on.
     """
 
     __tablename__ = "one_time_link"

@@ -38,9 +38,9 @@ class User(Base):
     is_active = True
     is_anonymous = False
 
-    #: The secret of the session that the person came with (services/sign_ins.py); in no column.
-    session_token = ""
+    #: The session that the person came with, as "user.epoch.secret" (services/sign_ins.py); in no column.
+    session_identifier = ""
 
     def get_id(self) -> str:
         """What Flask-Login keeps in the session."""
-        return f"{self.id}.{self.session_epoch}.{self.session_token}"
+        return self.session_identifier

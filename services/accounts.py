@@ -19,6 +19,7 @@ from policy import passwords
 from services import audit, clock, organizations, sign_ins, throttle
 from services.compare_and_set import won
 from services.errors import Invalid, NotFound
+from services.sign_ins import Arrival
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 LEAST_PASSWORD = passwords.LEAST
@@ -68,35 +69,38 @@ def check_new_password(password: str, *about: str) -> None:
         raise Invalid("password", problem)
 
 
-def sign_in(name: str, password: str) -> User | None:
+def sign_in(name: str, password: str) -> Arrival | None:
     """As :func:`authenticate`, slowed down after failures, which are recorded. Raises :class:`throttle.Throttled`."""
     account, address = throttle.of_account(name), throttle.of_address()
     throttle.take(account, address)
-    user = authenticate(name, password)
-    if user is None:
+    arrival = authenticate(name, password)
+    if arrival is None:
         record_refusal(name)
         return None
     throttle.clear(account)
     throttle.give_back(address)
-    return user
+    return arrival
 
 
-def authenticate(name: str, password: str) -> User | None:
-    """The person with this name and password, or None.
+def authenticate(name: str, password: str) -> Arrival | None:
+    """The person with this name and password, or None. The epoch is the one that the password had when it was read.
 
     An unknown name costs the same scrypt computation as a known one, so that the time tells nothing.
     """
-    found = db.session.execute(select(User.id, User.password_hash).where(User.name == name)).one_or_none()
+    query = select(User.id, User.password_hash, User.session_epoch).where(User.name == name)
+    found = db.session.execute(query).one_or_none()
     db.session.rollback()
     stored = found.password_hash if found else ""  # also "" for who signs in by single sign-on alone
     matches = check_password_hash(stored or _nobody(), password[:MOST_PASSWORD]) and bool(stored)
-    return db.session.get(User, found.id) if found is not None and matches else None
+    user = db.session.get(User, found.id) if found is not None and matches else None
+    return Arrival(user, found.session_epoch) if found is not None and user is not None else None
 
 
-def waiting(user_id: int, epoch: int) -> User | None:
+def waiting(user_id: int, epoch: int) -> Arrival | None:
     """Somebody between password and code; None when the password or the second factor was changed meanwhile."""
     user = db.session.get(User, user_id)
-    return user if user is not None and user.session_epoch == epoch and user.totp_at is not None else None
+    good = user is not None and user.session_epoch == epoch and user.totp_at is not None
+    return Arrival(user, epoch) if user is not None and good else None
 
 
 def record_refusal(name: str) -> None:
@@ -142,7 +146,8 @@ def operator_password(user: User, password: str) -> None:
 def prove(sign_in: SignIn, password: str) -> None:
     """Check the password of somebody who is signed in, keep that it was given now, commit.
 
-    Raises :class:`Invalid` for field "password", :class:`throttle.Throttled`.
+    Raises :class:`Invalid` for field "password", :class:`throttle.Throttled`, :class:`services.errors.Conflict` for a
+    session that was ended meanwhile.
     """
     number = sign_in.id
     check_own_password(sign_in.user, password)
@@ -151,34 +156,38 @@ def prove(sign_in: SignIn, password: str) -> None:
 
 def check_own_password(user: User, password: str) -> None:
     """Raise :class:`Invalid` for field "password" unless it is this person's; :class:`throttle.Throttled`."""
-    stored, tries = user.password_hash, throttle.of_person("password", user.id)
+    user_id, stored, tries = user.id, user.password_hash, throttle.of_person("password", user.id)
     throttle.take(tries)
-    if not check_password_hash(stored or _nobody(), password[:MOST_PASSWORD]) or not stored:
+    matches = check_password_hash(stored or _nobody(), password[:MOST_PASSWORD]) and bool(stored)
+    # Asked again: it may have been replaced while it was computed.
+    if not matches or db.session.scalar(select(User.password_hash).where(User.id == user_id)) != stored:
         raise Invalid("password", "That is not your password. Nothing was changed.")
     throttle.clear(tries)
 
 
-def change_password(user: User, current: str, new: str) -> None:
-    """Replace the password, sign the person out everywhere, commit.
+def change_password(user: User, current: str, new: str) -> Arrival:
+    """Replace the password, sign the person out everywhere, commit. What is returned begins a session anew.
 
     Raises :class:`Invalid`, :class:`throttle.Throttled`.
     """
-    user_id, stored = user.id, user.password_hash
+    user_id, stored, epoch = user.id, user.password_hash, user.session_epoch
     about = (user.name, user.email, *(one.organization.name for one in organizations.memberships(user)))
     tries = throttle.of_person("password", user_id)
     throttle.take(tries)
-    wrong = Invalid("current", "That is not your present password. Nothing was changed.")
     if not check_password_hash(stored, current[:MOST_PASSWORD]):
-        raise wrong
+        raise Invalid("current", "That is not your present password. Nothing was changed.")
     throttle.clear(tries)
     check_new_password(new, *about)
     values = {"password_hash": _hash(new)}
-    if not won(update(User).where(User.id == user_id, User.password_hash == stored).values(values)):
+    same = (User.id == user_id, User.password_hash == stored, User.session_epoch == epoch)
+    if not won(update(User).where(*same).values(values)):
         db.session.rollback()
-        raise wrong  # it was changed at this moment
+        sentence = "That is not your present password any more, or you were signed out at this moment."
+        raise Invalid("current", f"{sentence} Nothing was changed.")
     sign_ins.expel(user)
     audit.record("user.password", user)
     db.session.commit()
+    return Arrival(user, epoch + 1)
 
 
 def _hash(password: str) -> str:

@@ -96,11 +96,11 @@ def _verify(noted: Head | None, former_keys: Vault | None) -> Iterator[str]:
         follows = number == found.sequence + 1
         if not follows:
             yield _missing(found.sequence + 1, number - 1)
-        elif not any(hmac.compare_digest(_digest(key, made, found.digest), made.digest) for key in keys):
+        elif not any(_same(_digest(key, made, found.digest), made.digest) for key in keys):
             yield f"{_told(made)} is not what was recorded there: it, or the place of the one before it, was changed."
         if noted is not None and number == noted.sequence:
             met = True
-            if not hmac.compare_digest(made.digest, noted.digest):
+            if not _same(made.digest, noted.digest):
                 yield f"{_told(made)} is not the one that was noted: the chain was written anew before or at it."
         found = Head(number, made.digest)
         db.session.expunge(made)
@@ -127,6 +127,11 @@ def _head(session: Session) -> Head:
     query = select(AuditEvent.sequence, AuditEvent.digest).where(AuditEvent.sequence.is_not(None))
     row = session.execute(query.order_by(AuditEvent.sequence.desc()).limit(1)).one_or_none()
     return Head(row.sequence, row.digest) if row else Head(0, "")
+
+
+def _same(one: str, other: str) -> bool:
+    """As bytes: compare_digest takes no text that is not ASCII, which somebody may have written over a digest."""
+    return hmac.compare_digest(one.encode("utf-8", "replace"), other.encode("utf-8", "replace"))
 
 
 def _digest(key: bytes, made: AuditEvent, before: str) -> str:

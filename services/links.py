@@ -20,6 +20,7 @@ from policy.permissions import Permission, Role
 from services import access, accounts, audit, clock, mail, sign_ins, single_sign_on
 from services.compare_and_set import won
 from services.errors import Conflict, Forbidden, Invalid, NotFound
+from services.sign_ins import Arrival
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +113,7 @@ def mail_reset(typed: str, base: str) -> None:
     ids = db.session.scalars(select(User.id).where(or_(User.name == typed, User.email == typed)).limit(_MOST_MAILS))
     for number in list(ids):
         user = db.session.get_one(User, number)
-        name, email, secret = user.name, user.email, _make_reset(user, None)
+        name, email, secret = user.name, user.email, _make_reset(user, None, mailed=True)
         audit.record("link.reset", None, user=name, mailed=True)
         db.session.commit()
         text = f"Somebody asked for a new password for {name} in Lockstep. If it was you, open this within an hour:\n\n"
@@ -147,27 +148,29 @@ def join(link: OneTimeLink, user: User) -> None:
     db.session.commit()
 
 
-def sign_up(link: OneTimeLink, name: str, email: str, password: str) -> User:
+def sign_up(link: OneTimeLink, name: str, email: str, password: str) -> Arrival:
     """Take an invitation with a new account, and commit. Raises :class:`Invalid`, :class:`NotFound`."""
     organization = link.organization
     _demand_passwords()
     user = accounts.add_user(name, email, password, organization.name if organization else "")
     _take(link, user)
+    arrival = Arrival(user, user.session_epoch)
     db.session.commit()
-    return user
+    return arrival
 
 
-def sign_up_with(link: OneTimeLink, name: str, email: str, identity: single_sign_on.Identity) -> User:
+def sign_up_with(link: OneTimeLink, name: str, email: str, identity: single_sign_on.Identity) -> Arrival:
     """As :func:`sign_up`, for somebody who signs in by single sign-on and has no password here."""
     user = accounts.add_user(name, email, None)
     _take(link, user)
     single_sign_on.bind(user, identity)
+    arrival = Arrival(user, user.session_epoch)
     db.session.commit()
-    return user
+    return arrival
 
 
 def new_password(link: OneTimeLink, password: str) -> User:
-    """Set the password that a link is for, sign the person out everywhere, commit.
+    """Set the password that a link is for, end every other such link, sign the person out everywhere, commit.
 
     A second factor stays. Raises :class:`Invalid` for field "password", :class:`NotFound`.
     """
@@ -177,6 +180,7 @@ def new_password(link: OneTimeLink, password: str) -> User:
     user_id = user.id
     hashed = accounts.hash_new(user, password)
     _use(db.session.get_one(OneTimeLink, number))
+    _end_resets(OneTimeLink.user_id == user_id)
     user = db.session.get_one(User, user_id)
     db.session.execute(update(User).where(User.id == user_id).values(password_hash=hashed))
     sign_ins.expel(user)
@@ -192,13 +196,15 @@ def _make(kind: LinkKind, lifetime: timedelta, by: User | None, **columns: objec
     return secret
 
 
-def _make_reset(user: User, by: User | None) -> str:
-    """A new one ends those before."""
+def _make_reset(user: User, by: User | None, *, mailed: bool = False) -> str:
+    """A new one ends those before; a mailed one, for which any stranger can ask, ends only those that were mailed."""
     _demand_passwords()
-    db.session.execute(
-        update(OneTimeLink).where(OneTimeLink.user_id == user.id, *_good()).values(revoked_at=clock.now())
-    )
-    return _make(LinkKind.PASSWORD_RESET, RESET, by, user_id=user.id)
+    _end_resets(OneTimeLink.user_id == user.id, *([OneTimeLink.email != ""] if mailed else []))
+    return _make(LinkKind.PASSWORD_RESET, RESET, by, user_id=user.id, email=user.email if mailed else "")
+
+
+def _end_resets(*which: ColumnElement[bool]) -> None:
+    db.session.execute(update(OneTimeLink).where(*which, *_good()).values(revoked_at=clock.now()))
 
 
 def _demand_passwords() -> None:

@@ -14,6 +14,7 @@ from extensions import db
 from models import User
 from services import accounts, organizations
 from services.errors import NotFound
+from services.sign_ins import Arrival
 
 _USED = "This link has been used or was never given."
 
@@ -38,7 +39,7 @@ def check_token(home: Path, token: str) -> None:
         raise NotFound(_USED)
 
 
-def make_first_owner(home: Path, token: str, *, name: str, email: str, password: str, organization: str) -> User:
+def make_first_owner(home: Path, token: str, *, name: str, email: str, password: str, organization: str) -> Arrival:
     """Make the account and its organization in one commit, and end the token.
 
     Of two at once the one that removes the token's file wins. Raises :class:`NotFound` for a wrong or used token,
@@ -46,6 +47,7 @@ def make_first_owner(home: Path, token: str, *, name: str, email: str, password:
     """
     check_token(home, token)
     user = accounts.add_user(name, email, password, organization)
+    arrival = Arrival(user, user.session_epoch)
     organizations.add_organization(organization, user)
     try:
         (home / "setup_token").unlink()
@@ -57,7 +59,7 @@ def make_first_owner(home: Path, token: str, *, name: str, email: str, password:
     except BaseException:
         _keep(home, token)
         raise
-    return user
+    return arrival
 
 
 def _keep(home: Path, token: str) -> None:

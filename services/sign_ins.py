@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flask import has_request_context, request
@@ -29,11 +32,41 @@ _SEEN_EVERY = timedelta(minutes=1)
 KEPT = timedelta(days=30)
 
 
-def begin(user: User, how: str) -> str:
-    """Keep that the person signed in with this browser now, and commit. Returns the secret for its cookie.
+_OVERTAKEN = (
+    "At this moment the password was changed, or you were signed out everywhere. Nobody was signed in. Sign in again."
+)
 
-    ``how`` is for the audit log ("password", "single sign-on" …); "" when a session only goes on under a new secret.
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """Somebody who showed who they are, and the epoch of their sessions when that was looked at.
+
+    Whatever signs the person out everywhere in the meantime, a new password above all, also ends this.
     """
+
+    user: User
+    epoch: int
+
+
+def begin(arrival: Arrival, how: str) -> str:
+    """Keep that the person signed in with this browser now, and commit.
+
+    Returns the identifier for its cookie, ``"user.epoch.secret"``. Raises :class:`Conflict` for who was signed out
+    everywhere since the arrival. ``how`` is for the audit log ("password", "single sign-on" …); "" when a session only
+    goes on under a new secret.
+    """
+    user_id, epoch = arrival.user.id, arrival.epoch
+    with _writing():
+        # Held until the commit: `expel` comes before, and is seen here, or after, and ends the row.
+        same = select(User).where(User.id == user_id, User.session_epoch == epoch)
+        user = db.session.scalar(same.execution_options(populate_existing=True).with_for_update(key_share=True))
+        if user is None:
+            db.session.rollback()
+            raise Conflict(_OVERTAKEN)
+        return f"{user_id}.{epoch}.{_kept(user, how)}"
+
+
+def _kept(user: User, how: str) -> str:
     token, now, user_id = secrets.token_urlsafe(32), clock.now(), user.id
     here = has_request_context()
     db.session.execute(delete(SignIn).where(SignIn.user_id == user_id, SignIn.seen_at < now - KEPT))
@@ -122,17 +155,21 @@ def operator_end(user: User) -> None:
 def expel(user: User) -> None:
     """End every session of a person. The caller records and commits.
 
-    The rows tell the person what ended; the epoch also reaches a sign-in that is under way at this moment.
+    The rows tell the person what ended. The epoch also ends a sign-in that is under way at this moment: it goes first,
+    so that `begin` has either committed its row, which is ended here, or finds another epoch than it arrived with.
     """
+    db.session.execute(update(User).where(User.id == user.id).values(session_epoch=User.session_epoch + 1))
     db.session.execute(
         update(SignIn).where(SignIn.user_id == user.id, SignIn.ended_at.is_(None)).values(ended_at=clock.now())
     )
-    db.session.execute(update(User).where(User.id == user.id).values(session_epoch=User.session_epoch + 1))
 
 
 def proved(sign_in: SignIn) -> None:
-    """Keep that the person gave the password again now, and commit."""
-    db.session.execute(update(SignIn).where(SignIn.id == sign_in.id).values(proved_at=clock.now()))
+    """Keep that the person gave the password again now, and commit. Raises :class:`Conflict` for an ended session."""
+    here = update(SignIn).where(SignIn.id == sign_in.id, SignIn.ended_at.is_(None))
+    if not won(here.values(proved_at=clock.now())):
+        db.session.rollback()
+        raise Conflict("You were signed out at this moment. Nothing was changed; sign in again.")
     audit.record("session.proved", sign_in.user, user=sign_in.user.name)
     db.session.commit()
 
@@ -153,9 +190,18 @@ def _seen(found: Row[int, datetime]) -> None:
     busy = db.session.new or db.session.dirty or db.session.deleted
     if busy or now - found.seen_at < _SEEN_EVERY:
         return
+    with _writing():
+        db.session.execute(update(SignIn).where(SignIn.id == found.id, SignIn.seen_at < now).values(seen_at=now))
+        db.session.commit()
+
+
+@contextmanager
+def _writing() -> Iterator[None]:
+    """A transaction of its own that writes, also in a request that only reads. The caller commits."""
     db.session.rollback()
     reading = read_only.get()
     read_only.set(False)
-    db.session.execute(update(SignIn).where(SignIn.id == found.id, SignIn.seen_at < now).values(seen_at=now))
-    db.session.commit()
-    read_only.set(reading)
+    try:
+        yield
+    finally:
+        read_only.set(reading)

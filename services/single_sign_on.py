@@ -29,7 +29,7 @@ from policy.sign_in_settings import LOOPBACK, Provider
 from services import audit, clock
 from services.compare_and_set import won
 from services.errors import Conflict, LockstepError
-from services.sign_ins import PROOF
+from services.sign_ins import PROOF, Arrival
 
 #: What a provider may sign with; "none" and shared secrets are not among them.
 _ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
@@ -97,11 +97,12 @@ def finish(journey: Journey, back: str, code: str, *, again: bool = False) -> Id
         raise SignOnFailed("What the provider of single sign-on sent does not hold. Nobody was signed in.") from None
 
 
-def person(identity: Identity) -> User | None:
+def person(identity: Identity) -> Arrival | None:
     """Whose account is connected with it."""
-    return db.session.scalar(
+    user = db.session.scalar(
         select(User).where(User.oidc_issuer == identity.issuer, User.oidc_subject == identity.subject)
     )
+    return Arrival(user, user.session_epoch) if user is not None else None
 
 
 def is_of(user: User, identity: Identity) -> bool:

@@ -34,7 +34,7 @@ from services.execution.work import PhaseFailed, Vanished, Work
 from services.execution.workdir import WorkdirError
 from services.mfa import handoff
 from services.mfa.credentials import TemporaryCredentials
-from services.storage import blobs, logs
+from services.storage import blobs, key_check, logs
 from services.storage.sqlite import read_only
 
 log = logging.getLogger(__name__)
@@ -72,11 +72,15 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
         db.engine.dispose(close=False)  # connections that the fork inherited belong to the parent
         work: Work | None = None
         try:
+            key_check.settle()
             work = take(phase_id)
             if work is not None:
                 _run(work)
         except _Canceled:
             pass
+        except key_check.WrongKeys as error:
+            # Nothing began: it is left to a worker that has the keys.
+            log.critical("phase %s is not taken: %s", phase_id, error)
         except LetGo:
             log.info("phase %s is left to the next worker; terraform goes on", phase_id)
             work = None

@@ -21,6 +21,7 @@ from policy.lifecycle import LEASE, RunStatus
 from services import clock, housekeeping, queue, runs
 from services.execution import host, leftovers, prepared, steps
 from services.execution.steady import AWAY
+from services.storage import key_check
 from services.storage.sqlite import read_only
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ def look_around(*, busy: bool = False) -> None:
     with current_app._get_current_object().app_context():
         read_only.set(False)
         try:
+            key_check.settle()
             queue.sign(host.worker(), busy=busy)
             with _alone() as alone:
                 if alone:
@@ -53,6 +55,8 @@ def look_around(*, busy: bool = False) -> None:
                     prepared.sweep()
                     if not busy:
                         housekeeping.tidy(TIDY_SECONDS)
+        except key_check.WrongKeys as error:
+            log.critical("the runs are not looked after: %s", error)
         except (*AWAY, RedisError) as error:
             log.warning("could not look after the runs: %s", type(error).__name__)
         finally:

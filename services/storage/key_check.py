@@ -1,6 +1,7 @@
 """Whether this process has the keys of this installation: a known value, sealed when it first started.
 
-It lies in the database, so that a second machine with keys of its own is told as soon as it starts.
+It lies in the database, so that a second machine with keys of its own is told as soon as it starts, or, where the
+database was away at that moment, before it first serves or works.
 """
 
 from __future__ import annotations
@@ -15,11 +16,14 @@ from models import Blob
 from services import audit, clock
 from services.errors import LockstepError
 from services.storage import sealed
+from services.storage.sqlite import read_only
 from services.storage.vault import Vault, VaultError, key_of
 
 KIND = "check"
 #: The id of the row, which is also what it says.
 CHECK = "key-check"
+#: Among the application's extensions: whether the start could not compare the keys.
+OWED = "lockstep-keys-owed"
 
 
 class WrongKeys(LockstepError):
@@ -36,23 +40,49 @@ class WrongKeys(LockstepError):
 def prove() -> None:
     """Compare the keys with the known value; the first start makes it. For every start, before anything is served.
 
-    Raises :class:`WrongKeys`. A database that is away or has no tables yet says nothing.
+    Raises :class:`WrongKeys`. A database that is away or has no tables yet says nothing, and :func:`settle` asks again.
     """
+    current_app.extensions[OWED] = True
     try:
-        with sealed.reading():
-            if not inspect(db.session.connection()).has_table(Blob.__tablename__):
-                return
-            known = db.session.get(Blob, CHECK)
-            envelope = known.data if known is not None else None
-        if envelope is None:
-            envelope = _first()
+        _compare()
     except SQLAlchemyError:
         db.session.rollback()
+
+
+def settle() -> None:
+    """Before a request is served or a phase taken: the comparison that the start could not make. Free once it is made.
+
+    Raises :class:`WrongKeys`, each time, and what the driver raises while the database is away. An installation
+    without tables has nothing yet that other keys could spoil.
+    """
+    if not is_owed():
         return
+    reading = read_only.get()
+    read_only.set(False)  # the first one of all writes, perhaps in a request that only reads
+    try:
+        _compare()
+    finally:
+        read_only.set(reading)
+
+
+def is_owed() -> bool:
+    """Whether the start could not compare the keys, and nothing did since."""
+    return bool(current_app.extensions.get(OWED))
+
+
+def _compare() -> None:
+    with sealed.reading():
+        if not inspect(db.session.connection()).has_table(Blob.__tablename__):
+            return
+        known = db.session.get(Blob, CHECK)
+        envelope = known.data if known is not None else None
+    if envelope is None:
+        envelope = _first()
     try:
         _vault().decrypt(envelope, f"blob:{CHECK}")
     except VaultError:
         raise WrongKeys(key_of(envelope)) from None
+    current_app.extensions[OWED] = False
 
 
 def begin_anew() -> None:

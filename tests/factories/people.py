@@ -87,8 +87,13 @@ def team(name: str, *people: str, of: str = "acme") -> Team:
 
 def sign_in(user: str) -> SignIn:
     """A browser somewhere in which the person is signed in."""
-    token = sign_ins.begin(person(user), "password")
+    token = session_of(person(user)).rpartition(".")[2]
     return db.session.scalars(select(SignIn).where(SignIn.digest == sign_ins.digest(token))).one()
+
+
+def session_of(user: User) -> str:
+    """What the cookie of another such browser holds: "user.epoch.secret"."""
+    return sign_ins.begin(sign_ins.Arrival(user, user.session_epoch), "password")
 
 
 def invitation(by: str = "alice", of: str = "acme") -> OneTimeLink:

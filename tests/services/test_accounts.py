@@ -42,11 +42,11 @@ def computed(here: Flask, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def test_no_transaction_is_open_while_a_password_is_computed(here: Flask, computed: list[bool]) -> None:
-    user = accounts.authenticate("alice", PASSWORD)
-    assert user is not None and user.name == "alice"
+    found = accounts.authenticate("alice", PASSWORD)
+    assert found is not None and found.user.name == "alice"
     assert accounts.authenticate("alice", "wrong") is None
     assert accounts.authenticate("nobody", PASSWORD) is None
-    accounts.change_password(user, PASSWORD, "another long password")
+    accounts.change_password(found.user, PASSWORD, "another long password")
     factories.organization("acme")  # a transaction that is open from before
     accounts.create_user("erin", "erin@example.com", "a long enough one")
     assert len(computed) >= 6
@@ -150,6 +150,6 @@ def test_a_refused_field_leaves_the_link_as_it_was(empty: Flask) -> None:
         with pytest.raises(Invalid):
             setup.make_first_owner(home, token, **FIRST | {"organization": "No Slug"})
         db.session.rollback()
-        assert setup.make_first_owner(home, token, **FIRST).name == "dora"
+        assert setup.make_first_owner(home, token, **FIRST).user.name == "dora"
         assert factories.member("dora", "first").role is Role.OWNER
         db.session.remove()

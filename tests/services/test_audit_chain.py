@@ -85,6 +85,7 @@ def test_what_is_rolled_back_leaves_no_gap(events: list[int]) -> None:
         {"request_id": "0"},
         {"at": clock.now()},
         {"digest": "0" * 64},
+        {"digest": "é"},
     ],
     ids=lambda values: next(iter(values)),
 )

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from extensions import db
 from models import AuditEvent, Throttle
 from policy.throttling import LONGEST, delay
-from services import accounts, sign_ins, throttle
+from services import accounts, throttle
 from services.errors import Invalid
 from services.throttle import Key, Throttled
 from tests import factories
@@ -115,7 +115,7 @@ def test_a_good_password_forgets_the_failures_of_the_account(here: Flask) -> Non
 
 def test_guesses_from_elsewhere_keep_nobody_out_at_home(here: Flask) -> None:
     with here.test_request_context(environ_base={"REMOTE_ADDR": "10.0.0.7"}):
-        sign_ins.begin(factories.person("alice"), "password")
+        factories.sign_in("alice")
     with here.test_request_context(environ_base={"REMOTE_ADDR": "203.0.113.9"}):
         for _ in range(5):
             accounts.sign_in("alice", "wrong")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,12 @@ from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 from werkzeug.routing import Rule
 
+import config
 from blueprints import incoming
 from models import TokenScope
 from policy.lifecycle import RunStatus
-from services import tokens
+from policy.permissions import Role
+from services import links, single_sign_on, tokens
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client
@@ -287,3 +290,109 @@ def test_an_anonymous_body_is_refused_before_it_is_read(anonymous: Client, world
         assert answer.status_code == 413, path
         small = anonymous.post(path, data=b"x=" + b"y" * (incoming.STRANGERS // 2), content_type=FORM)
         assert small.status_code == 400, path  # read, and the form token was looked for
+
+
+@pytest.mark.parametrize("given", ["Basic eDp4", "Bearer x", "", "x"])
+def test_no_authorization_makes_room_for_a_strangers_body(anonymous: Client, world: World, given: str) -> None:
+    """Only a good token does, for the state that it writes."""
+    body, headers = b"x=" + b"y" * (incoming.STRANGERS + 1), {"Authorization": given}
+    for path in ("/login", f"{world.path}/states/upload", "/link", f"{world.home}/environments/new"):
+        assert anonymous.post(path, data=body, content_type=FORM, headers=headers).status_code == 413, path
+
+
+def test_the_body_that_comes_with_a_bad_token_is_not_read(anonymous: Client, world: World) -> None:
+    class Unread(io.RawIOBase):
+        def readinto(self, _buffer: Any) -> int:
+            raise AssertionError("the body was read")
+
+    path = f"/api/v1/states/{world.organization}/{world.environment}"
+    environ = {"wsgi.input": Unread(), "CONTENT_LENGTH": str(1 << 20)}
+    answer = anonymous.post(path, environ_overrides=environ, auth=("alice", "x"))
+    assert answer.status_code == 401
+
+
+class TestWithSingleSignOnAndMail:
+    """The ways in that an installation has only when it names a provider and a mail server; neither answers here."""
+
+    ISSUER = "http://127.0.0.1:9"
+    WAYS_IN = ("auth", "links", "oidc", "second_factor", "sign_ins")
+
+    @pytest.fixture
+    def settings(
+        self, tmp_path: Path, redis_url: str, database: dict[str, str], monkeypatch: pytest.MonkeyPatch
+    ) -> config.Config:
+        monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
+        there = {name: f"{self.ISSUER}/{name}" for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")}
+        monkeypatch.setitem(single_sign_on._known, self.ISSUER, (time.monotonic(), there))
+        return config.load(
+            {
+                "LOCKSTEP_HOME": str(tmp_path / "home"),
+                "REDIS_URL": redis_url,
+                "PUBLIC_URL": "http://localhost",
+                "OIDC_ISSUER": self.ISSUER,
+                "OIDC_CLIENT_ID": "lockstep",
+                "OIDC_CLIENT_SECRET": "hush-hush",
+                "SMTP_URL": "smtp://127.0.0.1:9",
+                "MAIL_FROM": "lockstep@example.com",
+                **database,
+            }
+        )
+
+    @pytest.fixture
+    def secret(self, app: Flask, world: World) -> str:
+        """Of an invitation that waits."""
+        with app.app_context():
+            return links.invite(factories.member("alice"), Role.MEMBER, "")
+
+    def begun(self, client: Client, purpose: str, **more: Any) -> None:
+        """Let the browser have a way to the provider under way."""
+        with client.session_transaction() as session:
+            kept = {"state": "s", "nonce": "n", "verifier": "v", "purpose": purpose, "onward": "/", "user": 1}
+            session["journey"] = {**kept, "at": int(time.time())}
+            session.update(more)
+
+    @pytest.mark.parametrize("purpose", ["sign-in", "connect", "prove"])
+    @pytest.mark.parametrize("vouched", [False, True], ids=["refused", "vouched"])
+    def test_no_answer_of_the_provider_breaks_anything(
+        self, alice: Client, anonymous: Client, secret: str, purpose: str, vouched: bool,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
+        if vouched:
+            known = single_sign_on.Identity(self.ISSUER, "\0<b>é", "\ufeff" * 64, "x" * 254)
+            monkeypatch.setattr(single_sign_on, "finish", lambda *_, **__: known)
+        for client in (alice, anonymous):
+            for asked in [
+                *([("state", trouble), ("code", "c")] for trouble in ("é", *TROUBLE)),
+                *([("state", "s"), ("code", trouble)] for trouble in TROUBLE),
+                [("state", "s")], [("code", "c")], [("state", "s"), ("state", "é"), ("code", "c"), ("error", "\0")],
+            ]:  # fmt: skip
+                self.begun(client, purpose, link=secret)
+                began = time.monotonic()
+                answer = client.get("/login/single-sign-on/back", query_string=_query(asked))
+                _fine(answer, began, f"{purpose} {asked!r:.200}")
+        assert anonymous.get("/settings/sessions").status_code == 302
+
+    @pytest.mark.parametrize("who", ["alice", "anonymous"])
+    def test_no_way_in_is_broken_by_what_is_sent(
+        self, app: Flask, furnished: dict[str, Any], secret: str, who: str, request: pytest.FixtureRequest
+    ) -> None:
+        client: Client = request.getfixturevalue(who)
+        token = client.token()
+        for rule in [rule for rule in _rules(app) if rule.endpoint.partition(".")[0] in self.WAYS_IN]:
+            address = _address(app, rule, furnished)
+            for trouble in ("\0", "9" * 30, "x" * 5000, "\ufeff<b>", "é", "alice", "alice@example.com", "sign-in"):
+                for method in sorted({"GET", "POST"} & (rule.methods or set())):
+                    self.begun(client, "sign-in", link=secret)
+                    sent = _query([(name, trouble) for name in FIELDS if name not in ("csrf_token", "for")])
+                    began = time.monotonic()
+                    if method == "GET":
+                        answer = client.get(address, query_string=sent)
+                    else:
+                        answer = client.post(address, data=MultiDict([*sent.items(), ("csrf_token", token)]))
+                    if rule.endpoint == "oidc.go" and answer.status_code == 303:
+                        assert answer.location.startswith(f"{self.ISSUER}/authorization_endpoint?")
+                        continue
+                    _fine(answer, began, f"{method} {address} {trouble[:20]!r}")
+                for thread in threading.enumerate():
+                    if thread.name == "forgotten":  # a mail that cannot be sent
+                        thread.join(SOON)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
@@ -15,7 +16,7 @@ from sqlalchemy import select
 from extensions import db
 from models import AuditEvent, Membership, OneTimeLink, SignIn
 from policy.permissions import Role
-from services import links
+from services import links, mail
 from services.errors import Forbidden, LockstepError, NotFound
 from tests import factories
 from tests.factories import PASSWORD, World
@@ -202,6 +203,46 @@ def test_a_new_link_ends_the_one_before(alice: Client, anonymous: Client) -> Non
     for link, status in ((first, 404), (second, 200)):
         anonymous.get(link)
         assert anonymous.get("/link").status_code == status
+
+
+@pytest.fixture
+def mailed(app: Flask, monkeypatch: pytest.MonkeyPatch) -> Callable[[], str]:
+    """Asks for a mailed link as a stranger does, and tells its path."""
+    texts: list[str] = []
+    monkeypatch.setattr(mail, "send", lambda _to, _subject, text: texts.append(text))
+
+    def ask() -> str:
+        with app.app_context():
+            links.mail_reset("bob", "/link/")
+        found = re.search(r"^/link/\S+$", texts[-1], re.MULTILINE)
+        assert found is not None
+        return found[0]
+
+    return ask
+
+
+def opens(app: Flask, path: str) -> bool:
+    client = app.test_client()
+    client.get(path)
+    return client.get("/link").status_code == 200
+
+
+def test_a_stranger_who_asks_for_a_mail_ends_no_link_that_somebody_made(
+    app: Flask, alice: Client, mailed: Callable[[], str]
+) -> None:
+    owners, first = reset(alice), mailed()
+    second = mailed()
+    assert opens(app, owners) and opens(app, second) and not opens(app, first)
+    assert opens(app, reset(alice)) and not opens(app, owners) and not opens(app, second)
+
+
+def test_a_new_password_ends_every_other_link(
+    app: Flask, alice: Client, anonymous: Client, mailed: Callable[[], str]
+) -> None:
+    owners, other = reset(alice), mailed()
+    anonymous.get(owners)
+    assert anonymous.submit("/link", {"password": FRESH, "again": FRESH}).status_code == 303
+    assert not opens(app, owners) and not opens(app, other)
 
 
 def test_nobody_becomes_a_person_of_another_organization(app: Flask, alice: Client, carol: Client) -> None:
