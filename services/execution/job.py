@@ -218,7 +218,8 @@ def _introduce(work: Work) -> None:
         db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))
     if work.unhidden:
         names = ", ".join(work.unhidden)
-        said.append(f"Sensitive, but too short to be hidden in this log: {names}. Set a value of 4 characters or more.")
+        least = "Each string and number of a sensitive value needs 4 characters or more."
+        said.append(f"Sensitive, but too short to be hidden in this log: {names}. {least}")
     for text in said:
         logs.say(work.phase, text)
     db.session.commit()
