@@ -277,7 +277,9 @@ def _require(work: Work, outcome: Outcome, allowed: tuple[int, ...] = (0,)) -> N
     if outcome.interrupted or steadily(lambda: stopping.asked(work.run_id)):
         _canceled(work, outcome)
     if outcome.exit_code not in allowed:
-        code, sentence = run_errors.explain(outcome.tail, work.kind.value, outcome.exit_code)
+        # Once more: what control characters kept apart in the log stands together in the sentence.
+        said = work.redactor.text(run_errors.plain(outcome.tail))
+        code, sentence = run_errors.explain(said, work.kind.value, outcome.exit_code)
         raise PhaseFailed(code, sentence, outcome.exit_code)
 
 
