@@ -40,8 +40,10 @@ def load() -> Flask:
     level = app.config["LOCKSTEP"].log_level
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     config = app.config["LOCKSTEP"]
-    walls = terraform.walls(config.terraform_sandbox)  # tried once here, known to every phase that is forked
-    if walls.bwrap is None:
+    walls = terraform.walls(config.terraform_sandbox)  # tried here; once known, known to every phase that is forked
+    if walls.refused:
+        log.warning("no run can begin, for want of a sandbox: %s", walls.why)
+    elif walls.bwrap is None:
         log.warning("terraform runs without a sandbox: %s", walls.why)
     with app.app_context():
         try:

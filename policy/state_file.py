@@ -21,6 +21,13 @@ FORMAT = 4
 MOST_SERIAL = 2**62
 _LONGEST_LINEAGE = 100
 
+#: What terraform makes of them: a UUID, and 1.11.4, 1.12.0-rc1 or 1.12.0-alpha20250101.
+_LINEAGE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,2}(-[a-z]{1,5}\d{0,8})?")
+
+#: Before the digest of a lineage that is no UUID.
+_DIGEST = "sha256:"
+
 #: Deeper structures than terraform ever writes are refused before anything walks them.
 _DEEPEST = 200
 
@@ -143,6 +150,33 @@ def counts(before: Mapping[str, bytes], after: Mapping[str, bytes]) -> dict[str,
 def same(one: State, other: State) -> bool:
     """Whether two states differ in nothing but the terraform version, which terraform renews without a new serial."""
     return {**one, "terraform_version": None} == {**other, "terraform_version": None}
+
+
+def shown_lineage(lineage: str) -> str:
+    """A lineage as it can stand beside a state in clear: what terraform made, else a digest of it.
+
+    Whatever writes a state can put a secret there, and it says no more than whether two states belong together.
+    """
+    return (
+        lineage
+        if _LINEAGE.fullmatch(lineage)
+        else _DIGEST + hashlib.sha256(lineage.encode("utf-8", "surrogatepass")).hexdigest()
+    )
+
+
+def same_lineage(shown: str, lineage: str) -> bool:
+    """Whether a state with ``lineage`` belongs to one whose lineage is shown so; older versions show any as it is."""
+    return shown == shown_lineage(lineage) or (shown == lineage and not is_digest(shown))
+
+
+def is_digest(shown: str) -> bool:
+    """Whether what is shown of a lineage is not the lineage itself."""
+    return shown.startswith(_DIGEST)
+
+
+def shown_version(version: str) -> str:
+    """The terraform version as it can stand beside a state in clear; empty where it is none."""
+    return version if _VERSION.fullmatch(version) else ""
 
 
 def renumbered(content: bytes, serial: int, lineage: str) -> bytes:

@@ -127,17 +127,28 @@ def check_value(name: str, category: str, value: str) -> str | None:
     return check(name, value) if check else None
 
 
-def check_hideable(texts: Iterable[str]) -> str | None:
-    """A sentence where nothing of a sensitive value could be hidden in logs, or None.
+def check_hideable(value: str, parts: Iterable[str] | None = None) -> str | None:
+    """A sentence where a sensitive value could not be hidden in logs, or None. It never repeats the value.
 
-    ``texts`` are the value, or the strings of an HCL one. Logs are read line by line, so a value needs one line that is
-    long enough; shorter lines beside it stay visible. An empty value needs no hiding.
+    ``parts`` are the strings and numbers of an HCL value: a log can show each by itself, so each must be long enough.
+    A text of several lines needs one line that is: logs are read line by line, and lines such as "}" or "fi" would make
+    any script or document unfit. Shorter lines beside it stay visible. What is empty needs no hiding.
     """
-    lines = [line.strip() for text in texts for line in text.splitlines()]
-    if not any(lines) or any(len(line) >= SHORTEST_HIDDEN for line in lines):
+    if any(_too_short(part) for part in parts or ()):
+        what = f"a string or number in it has fewer than {SHORTEST_HIDDEN} characters"
+        instead = "Use longer ones, or put the short ones into a variable of their own that is not sensitive."
+    elif parts is None and _too_short(value):
+        lines = len(value.splitlines()) > 1
+        what = f"{'no line of it has' if lines else 'it has fewer than'} {SHORTEST_HIDDEN} characters"
+        instead = "Use a longer one, or do not mark it as sensitive."
+    else:
         return None
-    what = f"no line of it has {SHORTEST_HIDDEN} characters" if len(lines) > 1 else "it has fewer than 4 characters"
-    return f"The value is too short to be hidden in logs: {what}. Use a longer one, or do not mark it as sensitive."
+    return f"The value is too short to be hidden in logs: {what}. Nothing was saved. {instead}"
+
+
+def _too_short(text: str) -> bool:
+    lines = [line.strip() for line in text.splitlines()]
+    return any(lines) and not any(len(line) >= SHORTEST_HIDDEN for line in lines)
 
 
 def _check_arguments(name: str, value: str) -> str | None:

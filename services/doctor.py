@@ -258,6 +258,9 @@ def _sandbox(setting: str) -> Finding:
     walls = terraform.walls(setting)
     if walls.bwrap is not None:
         return Finding("Sandbox", Status.OK, f"terraform runs inside {walls.bwrap}")
+    if walls.unknown:
+        advice = "Look at the machine's memory, processes and disk, and at the bubblewrap that is installed; ask again."
+        return Finding("Sandbox", Status.PROBLEM, f"nothing runs until it is known: {walls.why}", advice)
     if setting == "none":
         advice = "Leave TERRAFORM_SANDBOX out, unless everybody who can upload may read what the worker can."
     else:

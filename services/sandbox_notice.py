@@ -1,4 +1,4 @@
-"""Whether the pages have to say that terraform runs without walls."""
+"""Whether the pages have to say that terraform runs without walls, or not at all."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from flask import current_app
 
 from config import Config
 from services.execution import terraform
+from services.execution.terraform import Walls
 
 
-def missing() -> str:
-    """Why runs have no sandbox on this machine, as a sentence; empty when they have one.
+def missing() -> Walls | None:
+    """Why runs have no sandbox on this machine, or cannot run for want of one; None when they have one.
 
     A worker on another machine may find another answer; the log of each run says its own.
     """
     config: Config = current_app.config["LOCKSTEP"]
     walls = terraform.walls(config.terraform_sandbox)
-    return "" if walls.bwrap else walls.why
+    return None if walls.bwrap else walls

@@ -79,7 +79,7 @@ def roll_back(
     if typed_serial.strip() != str(old.serial):
         raise Invalid("serial", f"Type {old.serial} to roll back to it. Nothing was changed.")
     holds.refuse_when_hindered(environment, membership.user)
-    serial, lineage = current.serial + 1, current.lineage
+    serial, lineage = current.serial + 1, states.lineage_of(current)
     content = blobs.get(old.blob_id, alone=True)
     db.session.rollback()
     try:

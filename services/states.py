@@ -33,7 +33,10 @@ class StaleState(LockstepError):
 
 @dataclass(frozen=True)
 class StateFacts:
-    """What terraform writes into a state (format 4): its place in the history and what it holds."""
+    """What terraform writes into a state (format 4): its place in the history and what it holds.
+
+    ``lineage`` is the state's own; beside the state it stands as :func:`policy.state_file.shown_lineage` gives it.
+    """
 
     serial: int
     lineage: str
@@ -63,7 +66,7 @@ def facts(content: bytes) -> StateFacts | None:
         return StateFacts(
             serial=int(state["serial"]),
             lineage=str(state["lineage"])[:100],
-            terraform_version=str(state.get("terraform_version", ""))[:40],
+            terraform_version=state_file.shown_version(str(state.get("terraform_version", ""))),
             resources=resources,
             md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
         )
@@ -165,13 +168,21 @@ def content(environment: Environment, number: int) -> tuple[StateVersion, bytes]
     return found, blobs.get(found.blob_id)
 
 
+def lineage_of(current: StateVersion) -> str:
+    """The lineage itself. Raises :class:`blobs.BlobUnreadable` where only its digest is known without the state."""
+    if not state_file.is_digest(current.lineage):
+        return current.lineage
+    found = facts(blobs.get(current.blob_id))
+    return current.lineage if found is None else found.lineage
+
+
 def _is_kept(current: StateVersion | None, found: StateFacts) -> bool:
     return current is not None and current.md5 == found.md5 and current.serial == found.serial
 
 
 def _require_continues(current: StateVersion, found: StateFacts, content: bytes, *, own: bool) -> None:
     """``own``: the current version is of the same run, which may replace it."""
-    if current.lineage != found.lineage:
+    if not state_file.same_lineage(current.lineage, found.lineage):
         raise StaleState("The state has another lineage than the environment's current one.")
     if found.serial < current.serial:
         raise StaleState(f"The state has serial {found.serial}, older than the current {current.serial}.")
@@ -198,7 +209,7 @@ def _write(version: StateVersion, prepared: Prepared) -> StateVersion:
     blob = blobs.put("state", prepared.content)
     values: dict[str, Any] = {
         "serial": found.serial,
-        "lineage": found.lineage,
+        "lineage": state_file.shown_lineage(found.lineage),
         "md5": found.md5,
         "size": len(prepared.content),
         "resources": found.resources,

@@ -42,7 +42,8 @@ class Place:
 class Resolved:
     """The values a run of one person has in one environment. ``repr`` shows no value.
 
-    ``unhidden`` names the sensitive ones that are too short to be hidden in a log, stored before that was refused.
+    ``unhidden`` names the sensitive ones that are too short to be hidden in a log, or have a part that is:
+    stored before that was refused.
     """
 
     env: dict[str, str] = field(repr=False)
@@ -118,8 +119,8 @@ def save(
     ):
         if sentence:
             raise Invalid(at, sentence)
-    texts = language.secrets(value)[1:] if hcl and category is Category.TERRAFORM else [value]
-    if sensitive and not keep and (sentence := rules.check_hideable(texts or [value])):
+    parts = language.literals(value) if hcl and category is Category.TERRAFORM else None
+    if sensitive and not keep and (sentence := rules.check_hideable(value, parts)):
         raise Invalid("value", sentence)
     variable = existing or Variable(
         place=place.word,
@@ -194,8 +195,7 @@ def resolve(person: User, organization: Organization, environment: Environment |
 
 
 def _hideable(row: Variable, value: str) -> bool:
-    texts = language.secrets(value)[1:] if row.hcl else []
-    return rules.check_hideable(texts or [value]) is None
+    return rules.check_hideable(value, language.literals(value) if row.hcl else None) is None
 
 
 def _called(row: Variable) -> str:

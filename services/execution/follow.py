@@ -19,7 +19,7 @@ from services.execution.child import ChildError, ChildNotStarted, ChildVanished
 from services.execution.disk import DiskWatch
 from services.execution.spool import Piece, SpoolReader
 from services.execution.steady import AWAY, Away, steadily, tell
-from services.execution.steps import HEARTBEAT
+from services.execution.steps import HEARTBEAT, held
 from services.execution.stopping import Stopper
 from services.execution.work import PhaseFailed, Vanished, Work
 from services.storage import logs
@@ -127,6 +127,8 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
         raise CredentialsLost
     if work.terraform is None:
         raise PhaseFailed("terraform_missing", "There is no terraform on the worker’s machine any more.")
+    with held(work.phase_id):
+        sandbox = work.sandbox
     steadily(lambda: beat(work))
     try:
         return terraform.start(
@@ -136,7 +138,7 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
             env=work.environment,
             spool=work.workdir.spool_path,
             control=work.workdir.control,
-            sandbox=work.sandbox,
+            sandbox=sandbox,
         )
     except (ChildError, OSError) as error:
         with contextlib.suppress(ChildNotStarted):  # its wrapper was killed as it was about to answer

@@ -21,6 +21,9 @@ _NAME = re.compile(r"[^\W\d][\w-]*|\d[\w.]*")
 _ESCAPE = re.compile(r"\\(?:u([0-9a-fA-F]{4})|U([0-9a-fA-F]{8})|([nrt\"\\]))|([$%])[$%](?=\{)")
 _ESCAPED = {"n": "\n", "r": "\r", "t": "\t"}
 _HEREDOC_ESCAPE = re.compile(r"([$%])\1(?=\{)")
+#: A string with something to be computed in it, and where a text in that could begin or end.
+_TEMPLATE = re.compile(r"(?<![$%])(?:\$\$|%%)*[$%]\{")
+_IN_TEMPLATE = re.compile(r"[\s\"${}%()\[\],?:]+")
 #: Words of the language; hidden, they would make a log unreadable and say nothing of a value.
 _WORDS = frozenset(("true", "false", "null"))
 
@@ -87,17 +90,54 @@ def secrets(value: str) -> list[str]:
     and as decoded, its numbers and bare words. Keys of an object that are bare words stay readable, and a value
     that is never finished is taken as far as it can be read.
     """
-    found, read = [value], list[Token]()
-    with contextlib.suppress(Unfinished):
-        read.extend(tokens(value + "\n"))
-    for token, after in zip(read, [*read[1:], Token("newline", "\n")], strict=False):
+    found = [value]
+    for token, is_key in _parts(value):
         if token.kind in ("string", "heredoc"):
             found += [token.text, _decoded(token)]
             if "{" in token.text:
                 found += token.text.split('"')  # a string within a template: "${"like this"}"
-        elif token.kind == "name" and after.text not in ("=", ":") and token.text not in _WORDS:
+        elif not is_key and token.text not in _WORDS:
             found.append(token.text)
     return [text for text in dict.fromkeys(found) if text]
+
+
+def literals(value: str) -> list[str]:
+    """What a sensitive `value` is made of, each of which has to be hidden by itself: its strings and heredocs as
+    decoded, its numbers and bare words. Keys of objects are no secrets; true, false and null say too little.
+
+    A template is taken apart at everything that could begin or end a text in it. The whole is taken of a value that is
+    never finished, too.
+    """
+    found: list[str] = []
+    for token, is_key in _parts(value):
+        if is_key or token.text in _WORDS:
+            continue
+        if token.kind == "string" and _TEMPLATE.search(token.text):
+            found += _IN_TEMPLATE.split(token.text)
+        else:
+            found.append(_decoded(token) if token.kind in ("string", "heredoc") else token.text)
+    if not is_one_expression(value):
+        found.append(value)
+    return [text for text in dict.fromkeys(found) if text.strip()]
+
+
+def _parts(value: str) -> Iterator[tuple[Token, bool]]:
+    """The strings, heredocs, numbers and bare words of a value as far as it can be read, and which is an object's key.
+
+    A key stands behind "{", a comma or the end of a line; elsewhere ":" belongs to a condition (a ? b : c).
+    """
+    read, brackets = list[Token](), list[str]()
+    with contextlib.suppress(Unfinished):
+        read.extend(tokens(value + "\n"))
+    end = Token("newline", "\n")
+    for before, token, after in zip([end, *read], read, [*read[1:], end], strict=False):
+        if token.kind == "open":
+            brackets.append(token.text)
+        elif token.kind == "close" and brackets:
+            brackets.pop()
+        elif token.kind in ("string", "heredoc", "name"):
+            first = brackets[-1:] == ["{"] and before.text in ("{", ",", "\n") and before.kind != "string"
+            yield token, first and after.text in ("=", ":")
 
 
 def _decoded(token: Token) -> str:

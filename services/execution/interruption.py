@@ -11,6 +11,7 @@ many resources were finished), ``failed`` and ``unsure`` (addresses, policy/appl
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,9 +23,16 @@ from policy.mfa import PhaseKind
 from services import run_pages
 from services.execution import terraform
 from services.execution.child import boot_id
+from services.execution.redact import Redactor
 from services.execution.work import Work
-from services.execution.workdir import Workdir
 from services.storage import logs
+
+#: What terraform 1.11 writes (internal/states/statemgr/locker.go): a name, USER@HOST, a time.
+_LOCK_INFO = {
+    "Operation": re.compile(r"[A-Za-z-]{1,40}"),
+    "Who": re.compile(r"[ -~\u00a0-\uffff]{1,200}"),
+    "Created": re.compile(r"[0-9:.TZ +-]{1,40}"),
+}
 
 
 def gather(work: Work, step: str, unkept: str) -> dict[str, Any]:
@@ -39,7 +47,7 @@ def gather(work: Work, step: str, unkept: str) -> dict[str, Any]:
         "rebooted": child.command.boot_id != boot_id(),
         "unkept": unkept,
         "errored_state": workdir.errored_state_path.exists(),
-        "lock": _lock(workdir, workdir.state_path.with_name(f".{workdir.state_path.name}.lock.info")),
+        "lock": _lock(work),
         "own_backend": not work.state_kept_here,
         "begun": work.kind is PhaseKind.APPLY and (workdir.control / "apply.pid").exists(),
     }
@@ -105,13 +113,23 @@ def _changed(path: Path) -> datetime | None:
         return None
 
 
-def _lock(workdir: Workdir, path: Path) -> dict[str, str] | None:
-    """Terraform's lock file beside a state (its LockInfo). It goes with the directory: nobody stays locked out."""
+def _lock(work: Work) -> dict[str, str] | None:
+    """Terraform's lock file beside a state (its LockInfo). It goes with the directory: nobody stays locked out.
+
+    The run can write into it whatever it likes, and readers see it: so it is masked like the log, and what terraform
+    would not have written is left out.
+    """
+    state = work.workdir.state_path
     try:
-        found = json.loads(workdir.read(path) or b"null")
-        return {name: str(found.get(name, ""))[:200] for name in ("Operation", "Who", "Created")}
+        found = json.loads(work.workdir.read(state.with_name(f".{state.name}.lock.info")) or b"null")
+        return {name: _masked(work.redactor, found.get(name), pattern) for name, pattern in _LOCK_INFO.items()}
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
+
+
+def _masked(redactor: Redactor, value: Any, pattern: re.Pattern[str]) -> str:
+    # Judged before it is masked: one that was cut could end in the beginning of a secret.
+    return redactor.text(value) if isinstance(value, str) and pattern.fullmatch(value) else ""
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -225,7 +225,8 @@ def _introduce(work: Work) -> None:
         db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))
     if work.unhidden:
         names = ", ".join(work.unhidden)
-        said.append(f"Sensitive, but too short to be hidden in this log: {names}. Set a value of 4 characters or more.")
+        least = "Each string and number of a sensitive value needs 4 characters or more."
+        said.append(f"Sensitive, but too short to be hidden in this log: {names}. {least}")
     for text in said:
         logs.say(work.phase, text)
     db.session.commit()
@@ -298,7 +299,9 @@ def _require(work: Work, outcome: Outcome, allowed: tuple[int, ...] = (0,)) -> N
     if outcome.interrupted or steadily(lambda: stopping.asked(work.run_id)):
         _canceled(work, outcome)
     if outcome.exit_code not in allowed:
-        code, sentence = run_errors.explain(outcome.tail, work.kind.value, outcome.exit_code)
+        # Once more: what control characters kept apart in the log stands together in the sentence.
+        said = work.redactor.text(run_errors.plain(outcome.tail))
+        code, sentence = run_errors.explain(said, work.kind.value, outcome.exit_code)
         raise PhaseFailed(code, sentence, outcome.exit_code)
 
 

@@ -24,7 +24,8 @@ from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
 from services.execution.steady import AWAY, steadily
-from services.execution.work import PhaseFailed, Work
+from services.execution.terraform import Walls
+from services.execution.work import TRIES, PhaseFailed, Work, require
 from services.execution.workdir import Workdir, WorkdirError
 from services.mfa.credentials import TemporaryCredentials
 from services.storage import blobs
@@ -41,12 +42,14 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     only delays the beginning.
     Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
     """
-    with _held(phase_id):
+    with held(phase_id):
         return _prepared(phase_id, credentials)
 
 
 def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
-    values, content, work, secrets = steadily(lambda: _read(phase_id, credentials))
+    walls = terraform.walls(current_app.config["LOCKSTEP"].terraform_sandbox, tries=TRIES)  # with no transaction open
+    require(walls)
+    values, content, work, secrets = steadily(lambda: _read(phase_id, credentials, walls))
     if not work.workdir.begun:
         work.workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
     work.workdir.make()
@@ -72,13 +75,14 @@ def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
 
 
 def _read(
-    phase_id: int, credentials: TemporaryCredentials | None
+    phase_id: int, credentials: TemporaryCredentials | None, walls: Walls
 ) -> tuple[variables.Resolved, _Content, Work, set[str]]:
     """What a phase is made of, and what must be hidden in its log; commits."""
     phase = db.session.get_one(Phase, phase_id, populate_existing=True)
     run = phase.run
     values, content = _values(run, phase), _content(run, phase)
     work = _work(run, phase, values, credentials, gated=credentials is not None)
+    work.walls = walls
     if phase.kind is PhaseKind.APPLY:
         check_plan(run, content.plan, work.version)
     secrets = _secrets(run, values)
@@ -161,8 +165,8 @@ def _content(run: Run, phase: Phase) -> _Content:
 
 
 @contextlib.contextmanager
-def _held(phase_id: int) -> Iterator[None]:
-    """Renew the lease of a phase beside whatever its preparation takes, such as unpacking a large archive.
+def held(phase_id: int) -> Iterator[None]:
+    """Renew the lease of a phase beside what takes its time before terraform runs, such as unpacking a large archive.
 
     Else another worker would take it over and use the same working directory.
     """
@@ -222,9 +226,6 @@ def _work(
     config: Config = current_app.config["LOCKSTEP"]
     program, version = _program(config, run, adopted=adopted)
     workdir = workdir_of(run, phase)
-    walls = terraform.walls(config.terraform_sandbox)
-    if walls.refused and not adopted:
-        raise PhaseFailed("no_sandbox", f"TERRAFORM_SANDBOX is bwrap, and {walls.why} Nothing was run.")
     operator = {**config.operator, "PATH": os.environ.get("PATH", "")}
     common: dict[str, Any] = {"home": workdir.home, "operator": operator}
     environment = None
@@ -246,7 +247,6 @@ def _work(
         worker=phase.worker or "",
         adopted=adopted,
         unhidden=values.unhidden if values else (),
-        walls=walls,
     )
 
 

@@ -22,7 +22,10 @@ from services.execution.workdir import Workdir
 from services.mfa.credentials import TemporaryCredentials
 from services.storage import logs
 
-_NO_WALLS = Walls(None)
+#: How often a phase asks whether there is a sandbox before it gives up.
+TRIES = 3
+
+_NOT_ASKED = Walls(None, unknown=True)
 
 
 class PhaseFailed(LockstepError):
@@ -61,14 +64,20 @@ class Work:
     adopted: bool = False
     last_sign: datetime | None = None
     state_kept_here: bool = True
-    walls: Walls = _NO_WALLS
+    walls: Walls = _NOT_ASKED
     identity: Future[str | None] | None = None
     unhidden: tuple[str, ...] = ()
 
     @property
     def sandbox(self) -> Sandbox | None:
-        """The walls around its commands; None where there are none."""
+        """The walls around its commands; None where there are none, and need to be none.
+
+        A phase that was taken over asks here first. Raises :class:`PhaseFailed` when nothing may run without walls.
+        """
         config: Config = current_app.config["LOCKSTEP"]
+        if self.walls.unknown:
+            self.walls = terraform.walls(config.terraform_sandbox, tries=TRIES)
+        require(self.walls, "Nothing more was run.")
         if self.walls.bwrap is None:
             return None
         return Sandbox(
@@ -101,3 +110,12 @@ class Work:
         """Put a line of Lockstep's own into the log and commit."""
         logs.say(self.phase, text, tone)
         db.session.commit()
+
+
+def require(walls: Walls, ending: str = "Nothing was run.") -> None:
+    """Raise :class:`PhaseFailed` when nothing may run: no walls, and one is demanded or it is not known."""
+    if walls.unknown:
+        again = "Queue a new run; if that ends like this too, flask doctor on the worker’s machine says more."
+        raise PhaseFailed("no_sandbox", f"{walls.why} {ending} {again}")
+    if walls.refused:
+        raise PhaseFailed("no_sandbox", f"TERRAFORM_SANDBOX is bwrap, and {walls.why} {ending}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from functools import partial
 from typing import Any
 
@@ -128,6 +129,37 @@ def test_a_run_replaces_its_own_version_and_nobody_elses(here: Flask) -> None:
     states.store(other, content(3, "c"))
     db.session.commit()
     assert serials() == [(2, StateSource.RUN), (3, StateSource.RUN)]
+
+
+def test_what_a_state_says_of_itself_is_kept_in_clear_only_where_terraform_made_it(here: Flask) -> None:
+    """A run can write anything there, a secret too."""
+    run, secret, made = factories.run(factories.environment(), RunStatus.APPLYING), "tr0ub4dor", str(uuid.UUID(int=7))
+    hostile = json.loads(content(2, lineage=secret)) | {"terraform_version": f"1.11.4-{secret}"}
+    version = states.store(run, json.dumps(hostile).encode())
+    db.session.commit()
+    assert version is not None and version.lineage.startswith("sha256:") and version.terraform_version == ""
+    shown = [getattr(version, column.name) for column in StateVersion.__table__.columns]
+    assert not any(secret in str(value) for value in shown)
+    other = factories.run(factories.environment(), RunStatus.APPLYING)
+    with pytest.raises(StaleState, match="another lineage"):
+        states.store(other, content(3, lineage=version.lineage))
+    db.session.rollback()
+    assert states.store(other, content(3, lineage=secret)) is not None, "it continues all the same"
+    db.session.commit()
+    kept = states.prepare(content(9, lineage=made))
+    saved = states.save(
+        factories.environment().id, kept, source=StateSource.UPLOAD, user=factories.member().user, force=True
+    )
+    assert saved is not None and saved.lineage == made
+
+
+def test_a_lineage_that_was_kept_as_it_is_goes_on(here: Flask) -> None:
+    run = factories.run(factories.environment(), RunStatus.APPLIED)
+    version = states.store(run, content(1))
+    assert version is not None
+    version.lineage = "8a2f"  # as older versions of Lockstep kept it
+    db.session.commit()
+    assert states.store(factories.run(factories.environment(), RunStatus.APPLYING), content(2)) is not None
 
 
 def test_changes_are_counted_from_the_version_before_the_runs(here: Flask) -> None:

@@ -19,6 +19,10 @@ def test_the_settings_page_says_why_there_is_no_sandbox(
     page = alice.get(f"{world.path}/settings").get_data(as_text=True)
     assert "Runs have no sandbox." in page and "bubblewrap &lt;is&gt; not installed." in page
 
+    monkeypatch.setattr(terraform, "_tried", lambda: Walls(None, "bwrap gave no answer.", unknown=True))
+    page = alice.get(f"{world.path}/settings").get_data(as_text=True)
+    assert "Runs do not begin here." in page and "bwrap gave no answer." in page and "have no sandbox" not in page
+
 
 @pytest.mark.parametrize(
     ("setting", "status", "words"),
@@ -33,3 +37,11 @@ def test_the_doctor_says_so(setting: str, status: doctor.Status, words: str, mon
     monkeypatch.setattr(terraform, "_tried", lambda: Walls(None, "It cannot."))
     found = doctor._sandbox(setting)
     assert found.status is status and words in found.detail and found.advice
+
+
+def test_the_doctor_says_what_is_not_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terraform, "_tried", lambda: Walls(None, "It is not known.", unknown=True))
+    for setting in ("auto", "bwrap"):
+        found = doctor._sandbox(setting)
+        assert found.status is doctor.Status.PROBLEM
+        assert found.detail == "nothing runs until it is known: It is not known."

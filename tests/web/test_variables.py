@@ -134,6 +134,20 @@ def test_refused_with_the_reason_at_the_field(
     assert value in page  # not a secret, so typing it once is enough
 
 
+def test_a_sensitive_hcl_value_with_a_short_part_is_refused_and_not_shown(
+    app: Flask, alice: Client, world: World
+) -> None:
+    form = {"name": "conf", "value": '{ pin = "123", pw = "longpassword" }', "hcl": "on", "sensitive": "on"}
+    answer = alice.submit(f"{world.path}/variables/terraform", form)
+    page = unescape(answer.get_data(as_text=True))
+    assert answer.status_code == 422
+    assert "a string or number in it has fewer than 4 characters. Nothing was saved." in page
+    assert "123" not in re.findall(r"<textarea.*?</textarea>", page, re.DOTALL)[-1] and "longpassword" not in page
+    form["value"] = '{ pin = "1234", pw = "longpassword", on = true }'
+    assert alice.submit(f"{world.path}/variables/terraform", form).status_code == 303
+    assert _resolved(app, "alice", world).unhidden == ()
+
+
 def test_the_largest_value_fits_in_the_form(app: Flask, alice: Client, world: World) -> None:
     value = "ä" * (128 * 1024)
     answer = alice.submit(f"{world.path}/variables/terraform", {"name": "big", "value": value})

@@ -129,6 +129,23 @@ def test_a_step_that_never_began_is_started_with_the_long_lived_keys(
     assert lab.log_of(run.apply).count("Apply complete!") == 1
 
 
+@pytest.mark.parametrize("setting", ["auto", "bwrap"])
+def test_a_phase_that_was_taken_over_starts_nothing_without_the_sandbox_it_needs(
+    bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch, setting: str
+) -> None:
+    run = confirmed(bench, TWO)
+    with monkeypatch.context() as patch:
+        lost_before("apply", patch)
+        os.waitpid(horse(run.apply), 0)
+    bench.settings(monkeypatch, terraform_sandbox=setting)
+    monkeypatch.setattr(terraform, "_PAUSE", 0)
+    found = terraform.Walls(None, "It cannot be made.", unknown=setting == "auto")
+    monkeypatch.setattr(terraform, "_tried", lambda: found)
+    assert adopt(bench, run.apply) is RunStatus.ERRORED
+    assert run.error is not None and "It cannot be made. Nothing more was run." in run.error
+    assert db.session.query(StateVersion).all() == []
+
+
 @pytest.mark.parametrize("step", ["init", "apply"])
 def test_credentials_that_went_with_the_worker_are_asked_for_again(
     bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch, step: str

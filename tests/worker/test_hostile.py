@@ -187,3 +187,28 @@ def test_where_one_is_demanded_nothing_runs_without(bench: Bench, monkeypatch: p
     run = bench.run('resource "terraform_data" "it" {}\n')
     assert bench.work(run.plan) is RunStatus.ERRORED
     assert run.error == "TERRAFORM_SANDBOX is bwrap, and bubblewrap is not installed. Nothing was run."
+
+
+PASSING = "Whether a sandbox can be made could not be found out: bwrap gave no answer within 20 s."
+
+
+def test_what_keeps_a_sandbox_from_being_made_at_the_moment_takes_it_from_no_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def passing() -> terraform.Walls:
+        tried.append(1)
+        return terraform.Walls(None, PASSING, unknown=True)
+
+    monkeypatch.setattr(terraform, "_PAUSE", 0)
+    with monkeypatch.context() as patch:
+        patch.setattr(terraform, "_tried", passing)
+        run = bench.run('resource "terraform_data" "it" {}\n')
+        assert bench.work(run.plan) is RunStatus.ERRORED
+    assert len(tried) == 3
+    assert run.error == (
+        f"{PASSING} Nothing was run. Queue a new run; if that ends like this too, flask doctor on the worker’s machine "
+        "says more."
+    )
+    assert bench.planned('resource "terraform_data" "it" {}\n').error == ""

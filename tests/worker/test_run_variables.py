@@ -101,7 +101,7 @@ def test_sensitive_values_are_in_no_log_and_no_summary(bench: Bench, tmp_path: P
     secret, lines, listed = "tr0ub4dor&3", "-----BEGIN KEY-----\nMIIEvQIBADANBg\n-----END KEY-----", "hunter2-in-a-list"
     variable("password", secret, sensitive=True)
     variable("key", lines, sensitive=True)
-    variable("users", f'[{{ name = "x", token = "{listed}" }}]', hcl=True, sensitive=True)
+    variable("users", f'[{{ name = "somebody", token = "{listed}" }}]', hcl=True, sensitive=True)
     factories.variable("API_TOKEN", "env-s3cret-value", sensitive=True)
     factories.variable("AWS_SECRET_ACCESS_KEY", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
     shown = 'printf \'%s\\n\' "$API_TOKEN" "$AWS_SECRET_ACCESS_KEY" "$P" "$K" end-of-the-list'
@@ -162,10 +162,11 @@ def test_a_sensitive_value_that_is_too_short_to_hide_is_told(bench: Bench) -> No
     """The form refuses one now; one that was stored before is not pretended to be hidden."""
     for name, owner in (("pin", None), ("own", "alice")):
         factories.variable(name, "123", owner=owner)
+    variable("conf", '{ pin = "123", pw = "longpassword" }', hcl=True)
     db.session.execute(update(Variable).values(sensitive=True))
     db.session.commit()
     run = bench.run(ONE)
     assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION
     log = lab.log_of(run.plan)
     assert "Sensitive, but too short to be hidden in this log: " in log
-    assert "pin" in log and "a personal variable" in log and "own," not in log
+    assert "conf" in log and "pin" in log and "a personal variable" in log and "own," not in log

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from services.execution.hcl import secrets
+from services.execution.hcl import literals, secrets
 from services.execution.redact import MASK, Redactor
 
 
@@ -53,6 +53,34 @@ def test_what_says_nothing_stays_readable() -> None:
         assert redactor.apply(line) == line
 
 
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ('{ pin = "123", pw = "longpassword" }', ["123", "longpassword"]),
+        ('{ "ab" = "long", cd : "text", 12 = "more" }', ["long", "text", "more"]),
+        ('{\n  a = "one"\n  b = ["two", 3]\n}', ["one", "two", "3"]),
+        ("{ port = 22, on = true, off = false, none = null }", ["22"]),
+        ('true ? "abc" : "longer"', ["abc", "longer"]),
+        ('{ a = true ? "abc" : "longer" }', ["abc", "longer"]),
+        ("{ a = (true ? 123456 : 654321) }", ["123456", "654321"]),
+        ("-12", ["12"]),
+        ('["\\u0061b"]', ["ab"]),
+        ('["", " ", []]', []),
+        ("<<EOT\nab\nEOT", ["ab\n"]),
+        ('["$${ab}"]', ["${ab}"]),
+        ('["long${"ab"}"]', ["long", "ab"]),
+        ("ab # a comment", ["ab"]),
+        ('["ab', ['["ab']),
+    ],
+)
+def test_what_has_to_be_long_enough_each_by_itself(value: str, found: list[str]) -> None:
+    assert literals(value) == found
+
+
+def test_a_number_of_a_condition_is_hidden() -> None:
+    assert hidden("{ a = (true ? 123456 : 654321) }", "123456")
+
+
 HOSTILE = ["", '"', '"${' * 60_000, '"' * 100_001, "<<EOT\n" + "x" * 100_000, '"' + '\\"' * 100_000 + '"']
 
 
@@ -60,6 +88,7 @@ HOSTILE = ["", '"', '"${' * 60_000, '"' * 100_001, "<<EOT\n" + "x" * 100_000, '"
 def test_whatever_was_typed_is_read_in_little_time(value: str) -> None:
     began = time.process_time()
     assert value in [*secrets(value), ""]
+    assert all(text in value.replace('\\"', '"') for text in literals(value))
     assert time.process_time() - began < 10
 
 

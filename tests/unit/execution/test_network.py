@@ -110,14 +110,15 @@ def test_a_reading_command_has_no_network(make_bench: MakeBench) -> None:
 
 
 def test_without_rights_over_the_network_a_sandbox_is_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, tried_ = tf._attempt, []
+    real, tried_ = tf._made, []
 
     def attempt(program: str, *, offline: bool) -> tuple[int | None, str]:
         tried_.append(offline)
-        return (1, "loopback: Failed RTM_NEWADDR") if offline else real(program, offline=offline)
+        return (1, "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted") if offline else real(program, offline=offline)
 
-    monkeypatch.setattr(tf, "_attempt", attempt)
-    found = tf._tried.__wrapped__()
+    monkeypatch.setattr(tf, "_made", attempt)
+    monkeypatch.setattr(tf, "_known", [])
+    found = tf._tried()
     assert (tried_, found.offline, bool(found.bwrap)) == ([True, False], False, True)
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
 import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,13 +140,83 @@ def test_what_the_setting_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tf, "_tried", lambda: Walls(None, "It does not work."))
     assert walls("auto") == Walls(None, "It does not work.", demanded=False)
     assert not walls("auto").refused and walls("bwrap").refused
-    monkeypatch.undo()
-    monkeypatch.setattr(tf, "find", lambda: "/bin/false")
-    tf._tried.cache_clear()
-    try:
-        assert "cannot make a sandbox here" in walls("auto").why
-    finally:
-        tf._tried.cache_clear()
+
+
+@pytest.fixture
+def bwrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a shell script in the place of bwrap, in a process that does not know yet whether there is one."""
+    program = tmp_path / "bwrap"
+
+    def put(script: str) -> None:
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+
+    monkeypatch.setattr(tf, "find", lambda: str(program))
+    monkeypatch.setattr(tf, "_known", [])
+    monkeypatch.setattr(tf, "_PAUSE", 0)
+    return put
+
+
+def test_only_a_missing_bwrap_and_its_own_words_mean_that_there_is_no_sandbox(
+    bwrap: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bwrap("echo 'bwrap: No permissions to create new namespace.' >&2; exit 1")
+    found = walls("auto")
+    assert (found.bwrap, found.unknown, found.refused) == (None, False, False)
+    assert found.why.endswith("cannot make a sandbox here: bwrap: No permissions to create new namespace.")
+    bwrap("exit 0")
+    assert walls("auto") == found, "known is known"
+    monkeypatch.setattr(tf, "_known", [])
+    monkeypatch.setattr(tf, "find", lambda: None)
+    assert "not installed" in walls("auto").why and not walls("auto").refused
+
+
+@pytest.mark.parametrize(
+    ("script", "words"),
+    [
+        ("sleep 60", "gave no answer within"),
+        ("kill -9 $$", "ended with -9."),
+        ("exit 1", "ended with 1."),
+        ("exit 127", "ended with 127."),
+        ("echo 'bwrap: Creating new namespace failed: Resource temporarily unavailable' >&2; exit 1", "unavailable."),
+        ("echo 'bwrap: Cannot allocate memory' >&2; exit 1", "allocate memory."),
+    ],
+)
+@pytest.mark.parametrize("setting", ["auto", "bwrap"])
+def test_a_fault_that_may_pass_is_not_kept_and_nothing_runs_meanwhile(
+    bwrap: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, setting: str, script: str, words: str
+) -> None:
+    monkeypatch.setattr(tf, "_TRY_SECONDS", 0.2 if "sleep" in script else 20)
+    bwrap(script)
+    found = walls(setting)
+    assert found.bwrap is None and found.unknown and found.refused
+    assert found.why.startswith("Whether a sandbox can be made could not be found out: ") and words in found.why
+    bwrap("exit 0")
+    assert walls(setting).bwrap
+
+
+def test_a_program_that_cannot_be_started_says_nothing_of_the_machine(
+    bwrap: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bwrap("exit 0")
+
+    def none_left(*_: Any, **__: Any) -> Any:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", none_left)
+        assert walls("auto").refused and "Resource temporarily unavailable" in walls("auto").why
+    with monkeypatch.context() as patch:
+        patch.setattr(tempfile, "TemporaryDirectory", none_left)
+        assert walls("auto").refused
+    assert walls("auto").bwrap
+
+
+def test_it_is_tried_again_before_a_phase_is_refused(bwrap: Callable[[str], None], tmp_path: Path) -> None:
+    bwrap(f'echo x >> {tmp_path}/tried; test "$(wc -l < {tmp_path}/tried)" = 3')
+    assert walls("auto").unknown
+    assert walls("auto", tries=3).bwrap
+    assert (tmp_path / "tried").read_text() == "x\n" * 3
 
 
 def test_the_data_folder_is_hidden_wherever_it_lies(tmp_path: Path) -> None:

@@ -215,13 +215,27 @@ def test_the_region_is_read_as_the_provider_reads_it() -> None:
     assert region_of({}) is None
 
 
-@pytest.mark.parametrize("texts", [["abc"], ["ab\ncd\n"], ["  abc  "], ["a", "b"], ["x\n  yz "]])
-def test_a_sensitive_value_that_cannot_be_hidden_is_refused(texts: list[str]) -> None:
-    sentence = variables.check_hideable(texts)
+@pytest.mark.parametrize("value", ["abc", "ab\ncd\n", "  abc  ", "x\n  yz "])
+def test_a_sensitive_value_that_cannot_be_hidden_is_refused(value: str) -> None:
+    sentence = variables.check_hideable(value)
     assert sentence is not None
     assert sentence.startswith("The value is too short to be hidden in logs: ")
 
 
-@pytest.mark.parametrize("texts", [[""], ["  "], ["abcd"], ["{\n  longer\n}"], ["ab", "long enough"], []])
-def test_one_line_that_is_long_enough_is_enough(texts: list[str]) -> None:
-    assert variables.check_hideable(texts) is None
+@pytest.mark.parametrize("value", ["", "  ", "abcd", "{\n  longer\n}"])
+def test_one_line_that_is_long_enough_is_enough(value: str) -> None:
+    assert variables.check_hideable(value) is None
+
+
+@pytest.mark.parametrize("parts", [["123", "long enough"], ["long enough", "22"], ["a", "b"], ["}\nfi"]])
+def test_every_part_of_a_sensitive_hcl_value_has_to_be_long_enough(parts: list[str]) -> None:
+    sentence = variables.check_hideable("long enough", parts)
+    assert sentence == (
+        "The value is too short to be hidden in logs: a string or number in it has fewer than 4 characters. Nothing "
+        "was saved. Use longer ones, or put the short ones into a variable of their own that is not sensitive."
+    )
+
+
+@pytest.mark.parametrize("parts", [[], [""], ["  "], ["1234", "}\nlong enough\nfi"]])
+def test_an_hcl_value_of_long_parts_can_be_hidden(parts: list[str]) -> None:
+    assert variables.check_hideable("[]", parts) is None
