@@ -15,7 +15,7 @@ from sqlalchemy import ColumnElement, and_, false, or_, select
 from extensions import db
 from models import AuditEvent, Environment, Membership, Organization, Run, User
 from policy.permissions import Permission
-from services import audit
+from services import audit, audit_chain
 from services.access import require
 from services.errors import Invalid
 from services.storage.sqlite import read_only
@@ -166,11 +166,13 @@ def _members(organization: Organization) -> Any:
 
 
 def _of(organization: Organization) -> ColumnElement[bool]:
-    """The organization's events, and those outside of any that are by or about one of its members."""
+    """The organization's events, and those outside of any that are by or about one of its members, or the chain."""
     names = select(User.name).where(User.id.in_(_members(organization)))
     personal = or_(
-        AuditEvent.actor_id.in_(_members(organization)), AuditEvent.details["user"].as_string().in_(names)
-    )  # fmt: skip
+        AuditEvent.actor_id.in_(_members(organization)),
+        AuditEvent.details["user"].as_string().in_(names),
+        AuditEvent.action.in_((audit_chain.BEGUN, audit_chain.TAKEN_OVER)),
+    )
     return or_(AuditEvent.organization_id == organization.id, and_(AuditEvent.organization_id.is_(None), personal))
 
 

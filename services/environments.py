@@ -111,7 +111,7 @@ def save_settings(membership: Membership, environment: Environment, wanted: Sett
     environment.settings_saved_at, environment.settings_saved_by_id = clock.now(), membership.user_id
     audit.record("environment.settings", membership.user, environment=environment, changed=changed)
     db.session.flush()
-    _raise_gates(environment)
+    _raise_gates(membership, environment)
     db.session.commit()
 
 
@@ -125,12 +125,13 @@ def _hold_still(environment: Environment) -> None:
     db.session.refresh(environment)
 
 
-def _raise_gates(environment: Environment) -> None:
+def _raise_gates(membership: Membership, environment: Environment) -> None:
     waiting = select(Run).where(Run.environment_id == environment.id, Run.status == RunStatus.AWAITING_CONFIRMATION)
     for run in db.session.scalars(waiting):
         if not run.gate.open_for(run.apply.kind):
             with contextlib.suppress(Conflict):  # it moved on at this moment, by the level it found
                 runs.transition(run, Event.RAISE)
+                audit.record("run.gate_raised", membership.user, run=run)
 
 
 def lock(membership: Membership, environment: Environment, reason: str) -> None:

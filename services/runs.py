@@ -89,7 +89,7 @@ def create_run(
     db.session.flush()
     audit.record("run.create", membership.user, run=run, level=run.mfa_level.value, configuration=configuration.number)
     if not run.gate.open_for(PhaseKind.PLAN):
-        transition(run, Event.START)
+        _start(run)
     db.session.commit()
     start_pending(environment.id)
     db.session.refresh(run)
@@ -113,7 +113,7 @@ def start_pending(environment_id: int) -> None:
             db.session.commit()
             return
         try:
-            new = transition(run, Event.START)
+            new = _start(run)
         except Conflict:  # canceled at this moment: look again
             db.session.rollback()
             continue
@@ -123,6 +123,14 @@ def start_pending(environment_id: int) -> None:
         if new is RunStatus.PLAN_QUEUED:  # the level was lowered at this moment: look again
             db.session.rollback()
         db.session.commit()
+
+
+def _start(run: Run) -> RunStatus:
+    """The run begins, with its audit event: Lockstep does it, when the environment is free. The caller commits."""
+    before = run.status
+    new = transition(run, Event.START)
+    audit.record("run.start", None, run=run, status=[before.words, new.words])
+    return new
 
 
 def queue_phase(run: Run, kind: PhaseKind, actor: User | None = None) -> None:

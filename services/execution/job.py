@@ -18,7 +18,7 @@ from models import Phase, PhaseStatus, Run
 from policy import mfa, plan_summary, run_errors
 from policy.lifecycle import LEASE, CancelReason, Event
 from policy.mfa import PhaseKind
-from services import clock, runs
+from services import audit, clock, runs
 from services.compare_and_set import won
 from services.errors import Conflict
 from services.execution import ending, prepared, steps, stopping
@@ -136,8 +136,10 @@ def _take(phase_id: int) -> Work | None:
     except Conflict:
         db.session.rollback()
         return None
-    values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **ending.lease()}
+    lease = ending.lease()
+    values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **lease}
     db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
+    audit.record("run.take", None, run=run, phase=phase.kind.value, worker=lease["worker"])
     db.session.commit()
     return steps.prepare(phase_id, credentials)
 
@@ -156,14 +158,19 @@ def _locked(phase_id: int) -> Phase | None:
 
 def _adopt(phase_id: int) -> Work | None:
     """Take the lapsed lease by compare-and-set; None when another worker has it, or the phase has ended."""
+    # The audit event names the run, and the run comes before its phase: who has it for update is waited for now.
+    of_phase = select(Run.id).join(Phase, Phase.run_id == Run.id).where(Phase.id == phase_id)
+    db.session.execute(of_phase.with_for_update(read=True, key_share=True, of=Run))
     phase = db.session.get(Phase, phase_id, populate_existing=True)
-    last_sign = phase.heartbeat_at if phase is not None else None
+    last_sign, lost = (phase.heartbeat_at, phase.worker) if phase is not None else (None, None)
     lapsed = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < clock.now() - LEASE)
     statement = update(Phase).where(Phase.id == phase_id, Phase.status == PhaseStatus.RUNNING, lapsed)
-    taken = won(statement.values(**ending.lease()))
-    db.session.commit()
-    if not taken or phase is None:
+    lease = ending.lease()
+    if phase is None or not won(statement.values(**lease)):
+        db.session.commit()
         return None
+    audit.record("run.adopt", None, run=phase.run, phase=phase.kind.value, worker=[lost, lease["worker"]])
+    db.session.commit()
     db.session.refresh(phase)
     run = phase.run
     work = steps.resume(run, phase)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -169,14 +170,98 @@ def test_after_the_key_was_replaced_the_former_one_still_verifies(monkeypatch: p
     assert list(audit_chain.verify(former_keys=Vault([old]))) == []
 
 
+FORGED: dict[str, Any] = {
+    "actor_name": "alice", "action": "run.confirm", "details": {}, "address": "", "request_id": "", "sequence": None,
+    "digest": "",
+}  # fmt: skip
+
+
+def forge(**values: Any) -> None:
+    db.session.execute(insert(AuditEvent).values(FORGED | {"at": clock.now()} | values))
+    db.session.commit()
+
+
+def actions() -> list[str]:
+    """Of the chain, in its order."""
+    query = select(AuditEvent.action).where(AuditEvent.sequence.is_not(None)).order_by(AuditEvent.sequence)
+    return list(db.session.scalars(query))
+
+
 @pytest.mark.usefixtures("events")
-def test_events_of_a_version_without_a_chain_come_first() -> None:
-    db.session.execute(update(AuditEvent).values(sequence=None, digest=""))
+def test_a_forged_event_in_an_emptied_log_is_never_signed() -> None:
+    db.session.execute(delete(AuditEvent))
     db.session.commit()
-    audit.record("thing.happened", None, number=6)
+    forge()
+    audit.record("thing.happened", None)
     db.session.commit()
-    assert places() == [1, 2, 3, 4, 5, 6]
+    assert actions() == ["audit.chain_begun", "thing.happened"]
+    [sentence] = told()
+    assert "no place of the chain" in sentence and "run.confirm by alice" in sentence
+
+
+def test_a_chain_that_begins_in_a_database_that_was_in_use_says_so(app: Flask) -> None:
+    with app.app_context():
+        factories.environment()
+        for name in ("first", "second"):
+            audit.record(f"thing.{name}", None)
+        db.session.commit()
+        assert actions() == ["audit.chain_begun", "thing.first", "thing.second"]
+        assert told() == []
+        code, text = flask(app, "verify")
+    assert code == 0
+    assert "3:" in text and "begins with" in text and "cannot be told" in text
+
+
+def test_a_chain_of_a_new_database_begins_with_its_first_event(app: Flask) -> None:
+    with app.app_context():
+        audit.record("user.create", None, user="alice")
+        db.session.commit()
+        assert actions() == ["user.create"]
+        assert "begins" not in flask(app, "verify")[1]
+
+
+@pytest.fixture
+def older(app: Flask) -> Iterator[None]:
+    """Three events of a version that had no chain."""
+    with app.app_context():
+        for number in range(1, 4):
+            forge(action="thing.before", at=clock.now() - timedelta(days=9 - number))
+        yield
+        db.session.rollback()
+
+
+@pytest.mark.usefixtures("older")
+def test_an_operator_takes_over_what_is_older_than_the_chain_once(app: Flask) -> None:
+    audit.record("thing.happened", None)
+    db.session.commit()
+    forge()  # younger than the chain, so it is of no version that had none
+    code, text = flask(app, "take-over", "--yes")
+    assert code == 0 and "3 events" in text
+    before = ["audit.chain_begun", "thing.happened"]
+    assert actions() == [*before, *["thing.before"] * 3, "audit.taken_over"]
+    last = db.session.scalars(select(AuditEvent).filter_by(action="audit.taken_over")).one()
+    assert last.details == {"events": 3, "places": [3, 5]}
+    assert [sentence[:45] for sentence in told()] == ["An event is in no place of the chain: Lockste"]
+    forge(at=clock.now() - timedelta(days=99))
+    code, text = flask(app, "take-over", "--yes")
+    assert code == 1 and "once" in text and "Nothing was changed" in text
+    assert len(told()) == 2
+
+
+@pytest.mark.usefixtures("older")
+def test_taken_over_before_anything_else_they_come_first(app: Flask) -> None:
+    assert flask(app, "take-over")[0] == 1, "nobody agreed"
+    assert actions() == []
+    assert flask(app, "take-over", "--yes")[0] == 0
+    assert actions() == [*["thing.before"] * 3, "audit.taken_over"]
     assert told() == []
+
+
+def test_there_may_be_nothing_to_take_over(app: Flask) -> None:
+    with app.app_context():
+        code, text = flask(app, "take-over", "--yes")
+        assert code == 0 and "Nothing was changed" in text
+        assert actions() == []
 
 
 @pytest.mark.usefixtures("events")

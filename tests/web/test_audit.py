@@ -131,6 +131,24 @@ def test_an_export_of_many_events_holds_each_once_in_order(app: Flask, alice: Cl
     assert [json.loads(line)["details"]["number"] for line in lines] == list(range(1203))
 
 
+def test_what_lockstep_itself_does_with_a_run_is_there_like_all_else(
+    app: Flask, alice: Client, bob: Client, page: str, world: World
+) -> None:
+    with app.app_context():
+        factories.configuration(factories.environment())
+    there = f"{world.path}/changes/runs"
+    assert bob.submit(there).status_code == 303
+    assert actions(alice, page, action="run") == ["run.start", "run.create"]
+    assert actions(alice, page, action="run.start", who="Lockstep", environment="network") == ["run.start"]
+    text = alice.get(f"{page}?action=run.start").text
+    assert "status: Pending → Plan queued" in text and '<option value="run.start"' in text
+    line = json.loads(alice.get(f"{page}.jsonl?action=run.start").text)
+    assert (line["who"], line["run"], line["details"]["status"]) == ("Lockstep", 1, ["Pending", "Plan queued"])
+    assert "status: Pending → Plan queued" in bob.get(f"{there}/1/evidence").text
+    file = json.loads(bob.get(f"{there}/1/evidence.json").text)
+    assert [event["action"] for event in file["events"]] == ["run.create", "run.start"]
+
+
 def test_the_evidence_tells_who_which_device_which_plan_and_which_state(app: Flask, bob: Client, world: World) -> None:
     with app.app_context():
         run = factories.run(

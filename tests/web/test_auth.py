@@ -19,6 +19,7 @@ def _actions(app: Flask) -> list[tuple[str, str]]:
         return [
             (e.action, e.details.get("user", ""))
             for e in db.session.scalars(select(AuditEvent).order_by(AuditEvent.id))
+            if e.action != "audit.chain_begun"
         ]
 
 

@@ -41,7 +41,7 @@ def test_never(bench: Bench) -> None:
     assert bench.aws.calls == []
     events = [event.action for event in db.session.query(AuditEvent).order_by(AuditEvent.id)]
     assert [action for action in events if action.startswith("run.")] == [
-        "run.create", "run.awaiting_confirmation", "run.confirm", "run.applied",
+        "run.create", "run.start", "run.take", "run.awaiting_confirmation", "run.confirm", "run.take", "run.applied",
     ]  # fmt: skip
 
 
