@@ -10,10 +10,8 @@ from flask import Flask, request
 from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-import cli
 import config as settings
 import models  # noqa: F401  (registers every table)
-from blueprints import incoming, register_blueprints, sessions
 from extensions import csrf, db, htmx, login_manager
 from services import queue
 from services.storage import sqlite
@@ -39,10 +37,33 @@ def _init_migrations(app: Flask) -> None:
     Migrate().init_app(app, db, directory="migrations", render_as_batch=True, compare_type=True)
 
 
-def create_app(config: settings.Config | None = None, *, migrations: bool = True, **overrides: Any) -> Flask:
+def _add_pages(app: Flask, config: settings.Config) -> None:
+    import cli
+    from blueprints import incoming, register_blueprints, sessions
+
+    app.session_interface = _Sessions()
+    app.url_map.converters["int"] = incoming.Number
+    app.url_value_preprocessor(lambda *_: incoming.bound())
+    if config.trusted_proxies:
+        n = config.trusted_proxies
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign]
+    login_manager.init_app(app)
+    login_manager.session_protection = "strong"
+    login_manager.user_loader(sessions.load)
+    csrf.init_app(app)
+    htmx.init_app(app)
+    app.request_class = incoming.Request
+    register_blueprints(app)
+    cli.register(app)
+
+
+def create_app(
+    config: settings.Config | None = None, *, migrations: bool = True, pages: bool = True, **overrides: Any
+) -> Flask:
     """Build the application. ``overrides`` are further Flask settings, for tests.
 
-    ``migrations`` is whether `flask db` and flask_migrate can be used with it.
+    ``migrations`` is whether `flask db` and flask_migrate can be used with it, ``pages`` whether it has pages and
+    commands: a worker needs neither.
 
     Without ``config`` the settings come from the environment, and one that makes no sense ends the process with
     its sentence.
@@ -70,25 +91,13 @@ def create_app(config: settings.Config | None = None, *, migrations: bool = True
         TEMPLATES_AUTO_RELOAD=False,
     )
     app.config.update(overrides)
-    app.session_interface = _Sessions()
-    app.url_map.converters["int"] = incoming.Number
-    app.url_value_preprocessor(lambda *_: incoming.bound())
     logging.getLogger().setLevel(config.log_level)
-    if config.trusted_proxies:
-        n = config.trusted_proxies
-        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=n, x_proto=n, x_host=n)  # type: ignore[method-assign]
     db.init_app(app)
     if migrations:
         _init_migrations(app)
-    login_manager.init_app(app)
-    login_manager.session_protection = "strong"
-    login_manager.user_loader(sessions.load)
-    csrf.init_app(app)
-    htmx.init_app(app)
-    app.request_class = incoming.Request
     app.extensions["lockstep-redis"] = queue.connect(config.redis_url)
     with app.app_context():
         sqlite.install(db.engine)
-    register_blueprints(app)
-    cli.register(app)
+    if pages:
+        _add_pages(app, config)
     return app

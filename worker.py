@@ -36,7 +36,7 @@ def main() -> None:
 def load() -> Flask:
     """The application, with all loaded that a phase needs, and no connection open: it may be forked."""
     os.umask(0o077)
-    app = create_app(migrations=False)
+    app = create_app(migrations=False, pages=False)
     level = app.config["LOCKSTEP"].log_level
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     config = app.config["LOCKSTEP"]

@@ -26,7 +26,7 @@ from blueprints import incoming
 from models import TokenScope
 from policy.lifecycle import RunStatus
 from policy.permissions import Role
-from services import links, single_sign_on, tokens
+from services import links, openid, single_sign_on, tokens
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client
@@ -323,7 +323,7 @@ class TestWithSingleSignOnAndMail:
     ) -> config.Config:
         monkeypatch.setenv("AUTHLIB_INSECURE_TRANSPORT", "1")
         there = {name: f"{self.ISSUER}/{name}" for name in ("authorization_endpoint", "token_endpoint", "jwks_uri")}
-        monkeypatch.setitem(single_sign_on._known, self.ISSUER, (time.monotonic(), there))
+        monkeypatch.setitem(openid._known, self.ISSUER, (time.monotonic(), there))
         return config.load(
             {
                 "LOCKSTEP_HOME": str(tmp_path / "home"),

@@ -19,7 +19,7 @@ import config
 from extensions import db
 from models import AuditEvent, SignIn, User
 from policy.permissions import Role
-from services import clock, links, single_sign_on
+from services import clock, links, openid, single_sign_on
 from services.errors import Conflict
 from tests import factories
 from tests.factories import PASSWORD
@@ -242,7 +242,7 @@ def checked(app: Flask, key: Any = KEY, alg: str = "ES256", **changes: Any) -> s
     claims = {name: value for name, value in (claims | changes).items() if value is not None}
     text = jwt.encode({"alg": alg, "kid": "one"}, claims, key, algorithms=[alg])
     with app.app_context():
-        return single_sign_on._checked(text, KeySet([KEY]), "n", again=False)
+        return openid._checked(text, KeySet([KEY]), "n", again=False)
 
 
 def test_a_good_word_counts(app: Flask) -> None:
@@ -263,7 +263,7 @@ def test_a_good_word_counts(app: Flask) -> None:
 def test_any_other_word_counts_for_nothing(app: Flask, changes: dict[str, Any]) -> None:
     with pytest.raises(Exception) as refused:  # noqa: PT011  (finish() makes one sentence of all)
         checked(app, **changes)
-    assert isinstance(refused.value, single_sign_on._REFUSALS)
+    assert isinstance(refused.value, openid._REFUSALS)
 
 
 def test_accounts_without_single_sign_on_share_no_row(app: Flask) -> None:

@@ -114,7 +114,8 @@ def test_without_rights_over_the_network_a_sandbox_is_made_all_the_same(monkeypa
 
     def attempt(program: str, *, offline: bool) -> tuple[int | None, str]:
         tried_.append(offline)
-        return (1, "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted") if offline else real(program, offline=offline)
+        refused = "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted"
+        return (1, refused) if offline else real(program, offline=offline)
 
     monkeypatch.setattr(tf, "_made", attempt)
     monkeypatch.setattr(tf, "_known", [])
