@@ -12,6 +12,7 @@ from wtforms.validators import InputRequired
 
 from blueprints.forms import problems, refused, stripped
 from blueprints.loading import here, load_environment, load_membership
+from blueprints.sessions import prove_first
 from models import Environment, Membership
 from policy.mfa import MfaLevel
 from policy.permissions import Permission
@@ -115,8 +116,11 @@ def lock(organization: str, environment: str) -> ResponseReturnValue:
 @blueprint.post("/<environment>/settings/unlock")
 @login_required
 def unlock(organization: str, environment: str) -> ResponseReturnValue:
-    """Take the manual lock off."""
+    """Take the manual lock off; of somebody else's after a recent proof."""
     membership, found = load_environment(organization, environment)
+    others = found.locked_by is not None and found.locked_by_id != membership.user_id
+    if others and (asked := prove_first()) is not None:
+        return asked
     environments.unlock(membership, found)
     flash(f"{found.name} is unlocked.", "success")
     return redirect(_address(found), 303)

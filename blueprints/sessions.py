@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import cast
+from urllib.parse import urlunsplit
 
 from flask import Flask, g, make_response, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
@@ -20,8 +21,15 @@ from services.sign_ins import Arrival
 _GUARDED = frozenset({"access", "tokens", "second_factor", "links", "oidc"})
 #: Blueprints whose pages everybody may read, and whose forms are administration.
 _GUARDED_FORMS = frozenset({"members", "teams"})
-#: Further views whose POST is.
-_GUARDED_POSTS = frozenset({"environments.settings", "states.upload", "states.rollback", "states.unlock"})
+#: Further views that are, whatever the method: what is typed into a form is typed after the password.
+_GUARDED_VIEWS = frozenset({"environments.new", "audit.export"})
+#: Further views whose POST is. To unlock by hand is, too, where somebody else locked (blueprints/environments.py).
+_GUARDED_POSTS = frozenset({"environments.settings", "states.upload", "states.rollback", "states.unlock",
+                            "runs.force", "runs.give_up"})  # fmt: skip
+#: Views whose POST is where it is about what an organization shares; a person's own variables are everyday work.
+_GUARDED_WHERE_SHARED = frozenset({"variables.save_organization", "variables.delete_organization"})
+#: Of the guarded views files, which are fetched from a page.
+_FILES = frozenset({"audit.export"})
 #: Of the guarded blueprints what people reach who are not signed in, or who have to get through first.
 _OPEN = frozenset({"links.arrive", "links.show", "links.take", "links.forgot", "oidc.go",
                    "oidc.back", "second_factor.step"})  # fmt: skip
@@ -37,7 +45,8 @@ _STEP_SECONDS = 600
 
 def register(app: Flask) -> None:
     """Ask for a recent proof before administration."""
-    app.before_request(_prove_first)
+    app.before_request(_guard)
+    app.add_template_global(is_proof_due)
 
 
 def begin_session(arrival: Arrival, *, remember: bool = False, how: str = "password") -> None:
@@ -117,12 +126,20 @@ def this_sign_in() -> SignIn | None:
     return cast("SignIn | None", g.get("sign_in")) if current_user.is_authenticated else None
 
 
-def _prove_first() -> ResponseReturnValue | None:
-    endpoint = request.endpoint or ""
-    if endpoint in _OPEN or not _is_administration(endpoint):
-        return None
+def is_proof_due() -> bool:
+    """Whether administration would ask for the password now; never for who is not signed in."""
     found = this_sign_in()
-    if found is None or sign_ins.is_proved(found):
+    return found is not None and not sign_ins.is_proved(found)
+
+
+def _guard() -> ResponseReturnValue | None:
+    endpoint = request.endpoint or ""
+    return prove_first() if endpoint not in _OPEN and _is_administration(endpoint) else None
+
+
+def prove_first() -> ResponseReturnValue | None:
+    """The way to the proof, and from there back to the page that was left; None when there was one lately."""
+    if not is_proof_due():
         return None  # who is not signed in is sent to the form by the view
     there = url_for("sign_ins.prove", next=_where())
     if is_fragment():
@@ -135,16 +152,18 @@ def _prove_first() -> ResponseReturnValue | None:
 def _is_administration(endpoint: str) -> bool:
     """Whether the request is one that needs a recent proof."""
     place = endpoint.partition(".")[0]
-    form = request.method == "POST" and (place in _GUARDED_FORMS or endpoint in _GUARDED_POSTS)
-    return form or place in _GUARDED
+    shared = endpoint in _GUARDED_WHERE_SHARED and (request.view_args or {}).get("panel") == "shared"
+    form = request.method == "POST" and (place in _GUARDED_FORMS or endpoint in _GUARDED_POSTS or shared)
+    return form or place in _GUARDED or endpoint in _GUARDED_VIEWS
 
 
 def _where() -> str | None:
-    """The page to come back to: this one, or the one whose form was sent."""
-    if request.method in ("GET", "HEAD"):
-        return request.full_path.rstrip("?")
+    """The page to come back to: this one, or the one whose form was sent or whose file was asked for."""
+    page = request.method in ("GET", "HEAD") and request.endpoint not in _FILES
     shown = incoming.split(request.headers.get("HX-Current-URL") or request.referrer or "")
-    return shown.path if shown.netloc == request.host else None
+    if page or (request.endpoint in _FILES and shown.netloc != request.host):
+        return request.full_path.rstrip("?")
+    return urlunsplit(("", "", shown.path, shown.query, "")) if shown.netloc == request.host else None
 
 
 def safe_path(path: str | None) -> str:

@@ -178,6 +178,10 @@ def test_a_form_that_was_sent_too_late_changes_nothing(app: Flask, alice: Client
 
 #: What asks for a recent proof, by the names of their views; what is reached without being signed in is left out.
 ADMINISTRATION = ("members", "teams", "access", "tokens", "second_factor", "links", "oidc")
+FORMS = {
+    "environments.new", "environments.settings", "runs.force", "runs.give_up", "states.upload", "states.rollback",
+    "states.unlock", "variables.save_organization", "variables.delete_organization",
+}  # fmt: skip
 OPEN = {"links.arrive", "links.show", "links.take", "links.forgot", "oidc.go", "oidc.back", "second_factor.step"}
 
 
@@ -190,18 +194,82 @@ def test_every_form_of_administration_asks_for_a_recent_proof(app: Flask, alice:
         "number": 1,
         "name": "bob",
         "person": "bob",
+        "panel": "shared",
     }
     for rule in app.url_map.iter_rules():
         place = rule.endpoint.partition(".")[0]
-        settings = rule.endpoint in ("environments.settings", "states.upload", "states.rollback", "states.unlock")
-        if "POST" not in (rule.methods or ()) or rule.endpoint in OPEN or not (place in ADMINISTRATION or settings):
+        if "POST" not in (rule.methods or ()) or rule.endpoint in OPEN:
+            continue
+        if place not in ADMINISTRATION and rule.endpoint not in FORMS:
             continue
         with app.test_request_context():
             path = url_for(rule.endpoint, **{name: names[name] for name in rule.arguments})
         answer = alice.post(path, data={"csrf_token": token})
         assert answer.status_code == 303 and answer.location.startswith("/settings/sessions/prove"), rule.endpoint
         asked += 1
-    assert asked >= 25
+    assert asked >= 32
+
+
+def test_a_new_environment_asks_before_anything_is_typed(app: Flask, alice: Client, world: World) -> None:
+    make_old(app, proved_at=timedelta(minutes=16))
+    there = f"{world.home}/environments/new"
+    assert alice.get(there).location == f"/settings/sessions/prove?next={there}"
+
+
+def test_shared_variables_ask_and_lead_back_to_their_organization(app: Flask, alice: Client) -> None:
+    make_old(app, proved_at=timedelta(minutes=16))
+    page = "/settings/organization_variables?organization=acme"
+    variable = {"name": "AWS_ACCESS_KEY_ID", "value": "AKIAEXAMPLE", "category": "env"}
+    path, headers = "/settings/organization_variables/acme/{}", {"Referer": f"http://localhost{page}"}
+    asked = alice.submit(path.format("shared"), variable, headers=headers).location
+    assert asked == "/settings/sessions/prove?next=/settings/organization_variables?organization%3Dacme"
+    offer = f'href="{asked}">Give your password now'  # before anything is typed
+    assert offer in alice.get(page).get_data(as_text=True)
+    assert offer in alice.submit(path.format("personal"), {"name": "no name"}).get_data(as_text=True)
+    mine = alice.submit(path.format("personal"), variable, headers=headers)  # everyday work
+    assert mine.location == "/settings/organization_variables?organization=acme#personal"
+    assert alice.submit(asked, {"password": PASSWORD}).location == page
+    assert "Give your password now" not in alice.get(page).get_data(as_text=True)
+    assert alice.submit(path.format("shared"), variable).location.endswith("#shared")
+
+
+def test_members_are_told_nothing_of_a_password_for_shared_variables(app: Flask, bob: Client) -> None:
+    make_old(app, proved_at=timedelta(minutes=16))
+    page = bob.get("/settings/organization_variables?organization=acme").get_data(as_text=True)
+    assert "Give your password now" not in page
+
+
+def test_the_audit_log_as_a_file_asks_and_leads_back_to_its_page(app: Flask, alice: Client) -> None:
+    make_old(app, proved_at=timedelta(minutes=16))
+    page = "/terraform/acme/audit?who=bob"
+    assert alice.get(page).status_code == 200
+    file = "/terraform/acme/audit.csv?who=bob"
+    asked = alice.get(file, headers={"Referer": f"http://localhost{page}"}).location
+    assert alice.submit(asked, {"password": PASSWORD}).location == page
+    assert alice.get(file).mimetype == "text/csv"
+    # A link that is followed as a download would keep the page that asks as the file.
+    assert " download" not in alice.get(page).get_data(as_text=True)
+
+
+def test_force_from_the_page_of_a_run_leads_back_to_it(app: Flask, alice: Client, world: World) -> None:
+    make_old(app, proved_at=timedelta(minutes=16))
+    run = f"{world.path}/changes/runs/1"
+    headers = {"HX-Request": "true", "HX-Current-URL": f"http://localhost{run}?resources=all"}
+    answer = alice.submit(f"{run}/force", headers=headers)
+    assert answer.status_code == 403
+    assert answer.headers["HX-Redirect"] == f"/settings/sessions/prove?next={run}?resources%3Dall"
+
+
+def test_somebody_elses_lock_asks_and_ones_own_does_not(app: Flask, alice: Client, bob: Client, world: World) -> None:
+    make_old(app, proved_at=timedelta(minutes=16))
+    settings = f"{world.path}/settings"
+    assert bob.submit(f"{settings}/lock", {"reason": "wait"}).location == settings
+    asked = alice.submit(f"{settings}/unlock", headers={"Referer": f"http://localhost{settings}"}).location
+    assert asked == f"/settings/sessions/prove?next={settings}"
+    assert bob.submit(f"{settings}/unlock").location == settings
+    bob.submit(f"{settings}/lock", {"reason": "wait"})
+    assert alice.submit(asked, {"password": PASSWORD}).location == settings
+    assert alice.submit(f"{settings}/unlock").location == settings
 
 
 def test_the_proof_leads_to_no_other_site(app: Flask, alice: Client) -> None:
