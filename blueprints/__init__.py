@@ -6,6 +6,7 @@ from flask import Flask
 
 from blueprints import (
     access,
+    api_runs,
     api_states,
     audit,
     auth,
@@ -34,7 +35,7 @@ def register_blueprints(app: Flask) -> None:
     """Register every blueprint, the error pages, the security headers and the template helpers."""
     for module in (
         auth, sign_ins, second_factor, links, oidc, setup, health, organizations, environments, variables, runs, states,
-        tokens, api_states,
+        tokens, api_states, api_runs,
     ):  # fmt: skip
         app.register_blueprint(module.blueprint)
     for module in (audit, members, teams, access):

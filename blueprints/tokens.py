@@ -57,4 +57,7 @@ def _scope() -> TokenScope:
 def _page(made: ApiToken | None = None, text: str = "", errors: dict[str, str] | None = None) -> str:
     form = request.form if errors else {"scope": TokenScope.QUEUE.value, "days": "90"}
     mine = tokens.of(person())
-    return render_template("tokens/index.html", tokens=mine, made=made, text=text, errors=errors or {}, form=form)
+    words = {"organization": "ORGANIZATION", "environment": "ENVIRONMENT"}
+    address = url_for("api_runs.queue", **words, _external=True)
+    shown = {"made": made, "text": text, "address": address}
+    return render_template("tokens/index.html", tokens=mine, errors=errors or {}, form=form, **shown)

@@ -59,11 +59,17 @@ def transition(run: Run, event: Event, **values: Any) -> RunStatus:
 
 
 def create_run(
-    membership: Membership, environment: Environment, configuration: ConfigurationVersion, message: str = ""
+    membership: Membership,
+    environment: Environment,
+    configuration: ConfigurationVersion,
+    message: str = "",
+    *,
+    token: str | None = None,
 ) -> Run:
     """Make a run of ``configuration``, commit, and start it when the environment is free.
 
-    Under `plans and applies` it awaits authentication and nothing is queued.
+    Under `plans and applies` it awaits authentication and nothing is queued. ``token`` is the name of the one that the
+    person's script came with. Raises :class:`services.errors.Forbidden`, :class:`Invalid` for field "message".
     """
     require(membership, Permission.WRITE, "You cannot queue plans here.", environment)
     message = " ".join(message.split()) or configuration.message
@@ -87,7 +93,10 @@ def create_run(
     run.phases = [Phase(kind=PhaseKind.PLAN, actor_id=membership.user_id), Phase(kind=PhaseKind.APPLY)]
     db.session.add(run)
     db.session.flush()
-    audit.record("run.create", membership.user, run=run, level=run.mfa_level.value, configuration=configuration.number)
+    told: dict[str, Any] = {"level": run.mfa_level.value, "configuration": configuration.number}
+    if token is not None:
+        told["token"] = token
+    audit.record("run.create", membership.user, run=run, **told)
     if not run.gate.open_for(PhaseKind.PLAN):
         _start(run)
     db.session.commit()

@@ -80,23 +80,41 @@ def test_an_owners_token_opens_no_page_and_does_nothing_there(app: Flask, row: R
 
 
 @pytest.mark.parametrize("scope", list(TokenScope))
-@pytest.mark.parametrize("method", TOKENS)
+@pytest.mark.parametrize("row", TOKENS, ids=lambda row: f"{row[0]} {row[1]}")
 @pytest.mark.usefixtures("world")
-def test_what_the_api_answers_to_tokens(app: Flask, method: str, scope: TokenScope) -> None:
+def test_what_the_api_answers_to_tokens(
+    app: Flask, row: tuple[str, str, bytes, tuple[int, ...], tuple[int, ...]], scope: TokenScope
+) -> None:
     furnish(app)
-    body, of_queue, of_read = TOKENS[method]
+    method, address, body, of_queue, of_read = row
     people = [name for name in PEOPLE.values() if name]
     found: list[int] = []
     for name in reversed(people):  # who may least first: they leave nothing behind
         with app.app_context():
             text = tokens.create(factories.person(name), "api", scope, None)[1]
-        answer = app.test_client().open("/api/v1/states/acme/shelf", method=method, data=body, auth=(name, text))
+        answer = app.test_client().open(address, method=method, data=body, auth=(name, text))
         found.insert(0, answer.status_code)
         with app.app_context():
             factories.environment("shelf", state_lock_id=None)
     assert dict(zip(people, found, strict=True)) == dict(
         zip(people, of_queue if scope is TokenScope.QUEUE else of_read, strict=True)
     )
+
+
+def test_every_route_of_the_api_is_tried_with_tokens() -> None:
+    assert len(TOKENS) == len(API)
+
+
+def test_an_owners_token_reaches_nothing_of_another_organization(app: Flask, world: World) -> None:
+    furnish(app)
+    theirs = abroad(app)
+    with app.app_context():
+        text = tokens.create(factories.person("alice"), "all", TokenScope.QUEUE, None)[1]
+    for method, address, body, _, _ in TOKENS:
+        there = address.replace("shelf/1", f"abroad/{theirs['run']}").replace("shelf", "abroad")
+        for tried in (there, there.replace("acme", "other")):
+            answer = app.test_client().open(tried, method=method, data=body, auth=("alice", text))
+            assert answer.status_code == 404, (method, tried)
 
 
 POINTING = [row for row in TABLE + PERSONAL if "{" in row.address or "/environments/" in row.address]

@@ -61,8 +61,8 @@ class Terminal:
         self, method: str, body: bytes | dict[str, str] | None = None, path: str = PATH, **options: Any
     ) -> TestResponse:
         options.setdefault("auth", (self.name, self.text))
-        data = json.dumps(body).encode() if isinstance(body, dict) else body
-        return self.client.open(path, method=method, data=data, **options)
+        options.setdefault("data", json.dumps(body).encode() if isinstance(body, dict) else body)
+        return self.client.open(path, method=method, **options)
 
     def lock(self, identifier: str = "0b1c-lock") -> TestResponse:
         return self.send("LOCK", lock_info(identifier))

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -253,6 +254,24 @@ def test_no_state_or_lock_of_a_terminal_breaks_anything(
                 began = time.monotonic()
                 answer = anonymous.open(address + query, method=method, data=body, auth=("alice", furnished["secret"]))
                 _fine(answer, began, f"{method} {address}{query} {body[:60]!r}")
+
+
+def test_nothing_that_a_script_sends_breaks_anything(app: Flask, furnished: dict[str, Any]) -> None:
+    # A client that is nobody's: the token alone lets in.
+    auth = ("alice", furnished["secret"])
+    messages = [json.dumps({"message": trouble}).encode() for trouble in TROUBLE]
+    for rule in [rule for rule in app.url_map.iter_rules() if rule.rule.startswith("/api/v1/runs")]:
+        address = _address(app, rule, furnished)
+        for method in sorted((rule.methods or set()) - {"OPTIONS"}):
+            sent = [*BODIES, *(("application/json", body) for body in [*STATES, *messages])]
+            sent += [
+                ("application/x-www-form-urlencoded", b"message=" + quote(t, errors="replace").encode())
+                for t in TROUBLE[:24]
+            ]
+            for kind, body in sent:
+                began = time.monotonic()
+                answer = app.test_client().open(address, method=method, data=body, content_type=kind, auth=auth)
+                _fine(answer, began, f"{method} {address} {kind!r} {body[:60]!r}")
 
 
 @pytest.mark.parametrize(

@@ -91,5 +91,13 @@ def test_an_expired_one_says_so(app: Flask, bob: Client) -> None:
     assert "expired <time" in text(bob)
 
 
+def test_the_page_tells_what_each_scope_can_do_and_how(bob: Client) -> None:
+    page = text(bob)
+    there = "http://localhost/api/v1/runs/ORGANIZATION/ENVIRONMENT"
+    assert f"curl -u bob {there}/1</pre>" in page
+    assert f'curl -u bob -d "message=Nightly check" {there}</pre>' in page
+    assert "None authenticates or confirms a run, or changes the MFA level" in page
+
+
 def test_the_account_menu_leads_there(bob: Client, world: World) -> None:
     assert f'href="{PAGE}"' in text(bob, world.home)
