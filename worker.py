@@ -24,6 +24,8 @@ from services import queue
 from services.execution import host, reconcile, release, terraform, warm
 from services.storage import key_check
 
+log = logging.getLogger(__name__)
+
 
 def main() -> None:
     """Work until SIGINT, which waits for a running phase, or SIGTERM, which leaves its terraform to the next worker."""
@@ -39,9 +41,9 @@ def load() -> Flask:
     config = app.config["LOCKSTEP"]
     walls = terraform.walls(config.terraform_sandbox)  # tried here; once known, known to every phase that is forked
     if walls.refused:
-        logging.getLogger(__name__).warning("no run can begin, for want of a sandbox: %s", walls.why)
+        log.warning("no run can begin, for want of a sandbox: %s", walls.why)
     elif walls.bwrap is None:
-        logging.getLogger(__name__).warning("terraform runs without a sandbox: %s", walls.why)
+        log.warning("terraform runs without a sandbox: %s", walls.why)
     with app.app_context():
         try:
             key_check.prove()
@@ -65,6 +67,7 @@ def work(app: Flask) -> None:
             [queue.queue(client, host.identity()), queue.queue(client)],
             connection=client,
             serializer=JSONSerializer,
+            job_class=queue.PhaseJob,
             log_job_description=False,
             maintenance_interval=reconcile.EVERY,
             job_monitoring_interval=reconcile.EVERY,
@@ -87,7 +90,17 @@ class LockstepWorker(Worker):
         reconcile.look_around(busy=True)
 
     def execute_job(self, job: Job, taken_from: Queue) -> None:
-        """One phase, in a horse; whoever waits for a worker is told that this one is busy."""
+        """One phase, in a horse; whoever waits for a worker is told that this one is busy.
+
+        What is no phase is refused, and gone: somebody else has written to Redis.
+        """
+        try:
+            assert isinstance(job, queue.PhaseJob)  # noqa: S101 (as the worker is told)
+            job.require_ours()
+        except queue.NotOurs as error:
+            self.connection.delete(job.key)
+            log.error("a job in the queue was refused and removed. %s Find out who can write to Redis.", error)
+            return
         self._sign(busy=True)
         super().execute_job(job, taken_from)
         self._sign(busy=False)
