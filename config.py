@@ -52,7 +52,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("BLOB_STORE", "the database", "Where configurations, plans and states go: `s3://bucket/prefix`."),
     Setting("BLOB_STORE_ENDPOINT", "AWS", "Endpoint of an S3-compatible store; no other setting counts here."),
     Setting("BLOB_STORE_REGION", "the AWS SDK's", "Region of the bucket."),
-    Setting("REDIS_URL", "a private Redis in the data folder", "`redis://…` or `unix://…` of your own Redis.", True),
+    Setting("REDIS_URL", "a private Redis in the data folder",
+            "`redis://:password@host`, `rediss://…` or `unix:///path` of your own Redis.", True),
     Setting("TERRAFORM_BIN", "`terraform` or `tofu` on PATH, else the bundled one", "Path of the terraform to run."),
     Setting("TERRAFORM_SANDBOX", "auto", "`bwrap`: terraform runs inside bubblewrap or not at all; `none`: never."),
     Setting("TERRAFORM_SANDBOX_PATHS", "none", "Further paths that a run can read, separated by colons."),
@@ -298,8 +299,18 @@ def _redis_url(url: str | None, home: Path) -> str:
         if len(str(socket)) > 100:  # the kernel takes 107 bytes for the path of a unix socket
             raise ConfigurationError(f"LOCKSTEP_HOME {home} is too long for Redis's socket. Choose a shorter path.")
         return f"unix://{socket}"
-    if url.partition("://")[0] not in ("redis", "rediss", "unix"):
+    try:
+        address = urlsplit(url)
+    except ValueError:
+        raise ConfigurationError("REDIS_URL is no address.") from None
+    if address.scheme not in ("redis", "rediss", "unix") or "://" not in url:
         raise ConfigurationError("REDIS_URL must start with redis://, rediss:// or unix://.")
+    if address.scheme != "unix" and not address.password:
+        # Sealed credentials lie in it, and who can write to it queues work: never where everybody can who reaches it.
+        raise ConfigurationError(
+            "REDIS_URL has no password: give that Redis one (requirepass) and write redis://:password@host, "
+            "or use a unix socket that only Lockstep's user opens, unix:///path."
+        )
     return url
 
 

@@ -69,6 +69,7 @@ def work(app: Flask) -> None:
             [queue.queue(client, host.identity()), queue.queue(client)],
             connection=client,
             serializer=JSONSerializer,
+            job_class=queue.PhaseJob,
             log_job_description=False,
             maintenance_interval=reconcile.EVERY,
             job_monitoring_interval=reconcile.EVERY,
@@ -109,7 +110,17 @@ class LockstepWorker(Worker):
         reconcile.look_around(busy=True)
 
     def execute_job(self, job: Job, taken_from: Queue) -> None:
-        """One phase, in a horse; whoever waits for a worker is told that this one is busy."""
+        """One phase, in a horse; whoever waits for a worker is told that this one is busy.
+
+        What is no phase is refused, and gone: somebody else has written to Redis.
+        """
+        try:
+            assert isinstance(job, queue.PhaseJob)  # noqa: S101 (as the worker is told)
+            job.require_ours()
+        except queue.NotOurs as error:
+            self.connection.delete(job.key)
+            log.error("a job in the queue was refused and removed. %s Find out who can write to Redis.", error)
+            return
         self._sign(busy=True)
         super().execute_job(job, taken_from)
         self._sign(busy=False)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
@@ -72,7 +71,6 @@ def examine() -> Iterator[Finding]:
     yield from _stored(config)
     yield from _bucket(config)
     yield from _redis(queue.connection())
-    yield from _open_redis(config.redis_url)
     yield from _working_directories()
     yield _terraform(config.terraform_bin)
     yield _sandbox(config.terraform_sandbox)
@@ -201,14 +199,6 @@ def _redis(client: Redis) -> Iterator[Finding]:
     else:
         advice = "Start Lockstep with `make run`, or `python worker.py`; queued runs wait until then."
         yield Finding("Workers", Status.PROBLEM, "none is alive", advice)
-
-
-def _open_redis(url: str) -> Iterator[Finding]:
-    """Whether others than Lockstep can read what lies in Redis: sealed credentials, queued work."""
-    address = urlsplit(url)
-    if address.scheme != "unix" and not address.password:
-        advice = "Give REDIS_URL a password (redis://:password@host), or a unix socket that only Lockstep's user opens."
-        yield Finding("Redis access", Status.WARNING, "whoever reaches it needs no password", advice)
 
 
 def _alive(worker: BaseWorker) -> bool:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from typing import Any
 
 from flask import current_app
 from redis import Redis
 from redis.exceptions import RedisError
 from rq import Queue
 from rq.exceptions import DuplicateJobError
+from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from models import Phase
@@ -18,11 +20,60 @@ QUEUE = "lockstep"
 RUN_PHASE = "services.execution.job.run_phase"
 ADOPT_PHASE = "services.execution.job.adopt_phase"
 
+#: All that a job can be.
+FUNCTIONS = frozenset((RUN_PHASE, ADOPT_PHASE))
+
 #: Signs of workers: each renews its own every 15 s.
 _PRESENT = "lockstep:worker:"
 _PRESENT_SECONDS = 45
 
 log = logging.getLogger(__name__)
+
+
+class NotOurs(Exception):
+    """A job that Lockstep has not queued. Its text holds nothing of the job's."""
+
+
+class PhaseJob(Job):
+    """A job that runs one of :data:`FUNCTIONS` and nothing else: who can write to Redis names no other code.
+
+    RQ imports whatever name stands in a job, as its function or as what is to be called after it, also when it only
+    tidies up after jobs that were lost.
+    """
+
+    @property
+    def func(self) -> Any:
+        """The function. Raises :class:`NotOurs`."""
+        self.require_ours()
+        return super().func
+
+    def require_ours(self) -> None:
+        """Raise :class:`NotOurs` unless it is one of the two functions with the id of a phase, and nothing beside."""
+        try:
+            what = (self.func_name in FUNCTIONS, self.instance, [type(value) for value in self.args], self.kwargs)
+        except Exception:  # RQ decodes it here, and what is in it is anybody's
+            raise NotOurs("It cannot be read.") from None
+        called = (self._success_callback_name, self._failure_callback_name, self._stopped_callback_name)
+        if what != (True, None, [int], {}) or any(called) or self.webhooks:
+            raise NotOurs("It is no phase of a run.")
+
+    @property
+    def success_callback(self) -> None:
+        """None, whatever stands in Redis."""
+        return
+
+    @property
+    def failure_callback(self) -> None:
+        """None, whatever stands in Redis."""
+        return
+
+    @property
+    def stopped_callback(self) -> None:
+        """None, whatever stands in Redis."""
+        return
+
+    def send_webhooks(self, *_: Any, **__: Any) -> None:
+        """None are sent, whatever stands in Redis."""
 
 
 def connection() -> Redis:
@@ -41,7 +92,7 @@ def connect(url: str, *, blocking: bool = False) -> Redis:
 def queue(client: Redis | None = None, host: str | None = None) -> Queue:
     """The queue of all workers, or of those on one machine; JSON so that what lies in Redis is plain data."""
     name = f"{QUEUE}.{host}" if host else QUEUE
-    return Queue(name, connection=client or connection(), serializer=JSONSerializer)
+    return Queue(name, connection=client or connection(), serializer=JSONSerializer, job_class=PhaseJob)
 
 
 def enqueue_phase(phase: Phase) -> bool:

@@ -47,6 +47,12 @@ _PARTITION_REGION = {"aws": "us-east-1", "aws-us-gov": "us-gov-west-1", "aws-cn"
 
 _ARN = re.compile(r"arn:aws[a-z-]*:(?:iam|sts)::\d{12}:[\w+=/:,.@-]+")
 
+MASK = "•••"
+
+#: Where AWS begins to quote the request; its own sentence is one line.
+_REQUEST = re.compile(r"[\r\n\u2028\u2029]|(the )?canonical|(the )?string[- ]to[- ]sign", re.IGNORECASE)
+_HASH = re.compile(r"[0-9a-f]{40,}", re.IGNORECASE)
+
 
 @dataclass(frozen=True)
 class LongLivedKeys:
@@ -91,7 +97,7 @@ def get_session_token(config: Config, keys: LongLivedKeys, code: str, seconds: i
         got = answer["Credentials"]
         return TemporaryCredentials(got["AccessKeyId"], got["SecretAccessKey"], got["SessionToken"], got["Expiration"])
     except ClientError as error:
-        raise _from_client_error(error, region) from None
+        raise _from_client_error(error, region, code) from None
     except ParamValidationError:
         raise StsRefused(NOT_SIX_DIGITS, "ParamValidationError", sent=False) from None
     except (EndpointConnectionError, ConnectTimeoutError, ProxyConnectionError, SSLError) as error:
@@ -151,12 +157,23 @@ def _client(config: Config, key: str, secret: str, token: str | None, region: st
     return cast("STSClient", client)
 
 
-def _from_client_error(error: ClientError, region: str) -> StsRefused:
+def _from_client_error(error: ClientError, region: str, typed: str) -> StsRefused:
     body = error.response.get("Error", {})
     code, message = str(body.get("Code", "")), str(body.get("Message", ""))
     status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 400)
     answer = classify(code, message, status)
+    code, message = _without(typed, code), _without(typed, message)
     if answer is REGION_OFF:  # AWS says "this region" and names none
         return StsRefused(answer, code[:100], f"{message[:400]} ({region})", more=f"The region is {region}.")
     # An answer that is no error of AWS (a proxy's page, say) can hold anything: only known words are kept.
     return StsRefused(answer, code[:100], message[:500] if answer is not UNKNOWN or code.isalnum() else "")
+
+
+def _without(typed: str, words: str) -> str:
+    """AWS's words as they can be kept: without the code that was sent, and nothing from which it could be had.
+
+    A ValidationError quotes what does not suit it. The canonical string that may follow a SignatureDoesNotMatch has a
+    hash of the request, and a million codes are tried in a second.
+    """
+    words = _REQUEST.split(words.strip(), maxsplit=1)[0].strip()
+    return _HASH.sub(MASK, words.replace(typed, MASK))

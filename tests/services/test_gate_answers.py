@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,13 +12,15 @@ from datetime import timedelta
 import pytest
 from flask import Flask
 
+from demo.aws import sts as demo_sts
+from demo.aws.errors import AwsError
 from extensions import db
 from models import AuditEvent, Environment, Outcome, Run, Variable
 from policy import sts_answers
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from policy.sts_answers import Answer
-from services import clock, variables
+from services import clock, queue, variables
 from services.errors import CodeRejected
 from services.mfa import gate, handoff, sts
 from tests import factories
@@ -149,6 +152,51 @@ def test_each_answer(aws: Aws, environment: Environment, monkeypatch: pytest.Mon
     assert run.plan.log_size == 0
     assert handoff.take(run.plan.id) is None
     assert lab.queued_jobs() == []
+
+
+UNSUITABLE = (
+    "1 validation error detected: Value '{code}' at 'tokenCode' failed to satisfy constraint: Member must have length "
+    "less than or equal to 5"
+)
+MISMATCH = (
+    "The request signature we calculated does not match the signature you provided. Check your AWS Secret Access Key "
+    "and signing method. Consult the service documentation for details."
+)
+CANONICAL = "The Canonical String for this request should have been\n'POST\n/\n\nhost:sts\n\nhost\n{digest}'"
+
+
+@pytest.mark.parametrize(
+    ("aws_code", "said", "kept_code", "words"),
+    [
+        ("ValidationError", UNSUITABLE, "ValidationError", UNSUITABLE.format(code=sts.MASK)),
+        ("ValidationError", "x" * 497 + "{code}", "ValidationError", "x" * 497 + sts.MASK),
+        ("AccessDenied", "No {code}, {code}!", "AccessDenied", f"No {sts.MASK}, {sts.MASK}!"),
+        ("Odd{code}", "Never heard of {code}.", f"Odd{sts.MASK}", ""),
+        ("SignatureDoesNotMatch", f"{MISMATCH}\n\n{CANONICAL}", "SignatureDoesNotMatch", MISMATCH),
+        ("SignatureDoesNotMatch", f"{MISMATCH} {CANONICAL}", "SignatureDoesNotMatch", MISMATCH),
+        ("SignatureDoesNotMatch", "It hashes to {digest}.", "SignatureDoesNotMatch", f"It hashes to {sts.MASK}."),
+    ],
+)
+def test_no_answer_of_aws_leaves_the_code_anywhere(
+    aws: Aws, environment: Environment, here: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    aws_code: str, said: str, kept_code: str, words: str,
+) -> None:  # fmt: skip
+    """Whatever AWS quotes of the request: six digits are found by trial from a hash of it."""
+    code, digest = aws.code(), hashlib.sha256(b"a request").hexdigest()
+
+    def quoting(*_: object, **__: object) -> None:
+        raise AwsError(400, aws_code.format(code=code), said.format(code=code, digest=digest))
+
+    monkeypatch.setattr(demo_sts.Sts, "_session_token", quoting)
+    caplog.set_level("DEBUG")
+    lab.aws_keys(aws)
+    run = lab.new_run(environment)
+    with pytest.raises(CodeRejected) as caught:
+        lab.authenticate(run, code)
+    [kept] = lab.attempts(run.plan)
+    assert (kept.aws_code, kept.aws_message) == (kept_code, words)
+    everything = lab.stored(here, queue.connection()) + f"{caught.value} {caplog.text}".encode()
+    assert not lab.holds_code(everything, code) and digest.encode() not in everything
 
 
 def test_a_new_code_can_be_tried_at_once(aws: Aws, environment: Environment) -> None:

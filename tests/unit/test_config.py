@@ -145,7 +145,7 @@ REFUSED = {
     "MAX_ARCHIVE_FILES": ["0"],
     "LOG_LEVEL": ["LOUD"],
     "DATABASE_URL": ["mysql://h/n", "/a/path", "postgresql:h"],
-    "REDIS_URL": ["localhost:6379", "http://h"],
+    "REDIS_URL": ["localhost:6379", "http://h", "redis:h", "redis://[", "redis://h:6379/0?password=x"],
     "BLOB_STORE": ["bucket", "s3://", "s3://Bucket", "s3://bucket/pre fix", "gs://bucket"],
     "BLOB_STORE_ENDPOINT": ["minio:9000", "http://user:password@minio:9000"],
     "ENCRYPTION_KEYS": ["short", "not base64!"],
@@ -163,6 +163,19 @@ def test_a_value_that_makes_no_sense_is_refused_in_one_sentence(home: Path, name
     assert "\n" not in sentence
     if name in ("DATABASE_URL", "REDIS_URL", "ENCRYPTION_KEYS"):
         assert value not in sentence
+
+
+@pytest.mark.parametrize("url", ["redis://cache:6379/0", "rediss://user@cache:6379", "redis://:@cache", "redis://"])
+def test_a_redis_without_a_password(home: Path, url: str) -> None:
+    with pytest.raises(config.ConfigurationError, match=r"^REDIS_URL has no password: .*unix:///path\.$"):
+        load(home, REDIS_URL=url)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://:secret@cache:6379", "rediss://user:secret@cache/1", "unix:///run/redis.sock"]
+)
+def test_a_redis_with_a_password_or_a_socket(home: Path, url: str) -> None:
+    assert load(home, REDIS_URL=url).redis_url == url
 
 
 def test_a_setting_and_its_file_are_not_both_taken(home: Path) -> None:

@@ -139,7 +139,7 @@ def test_keys_of_one_machine_beside_a_database_of_many(tmp_path: Path) -> None:
     assert (queue_.subject, queue_.status, "REDIS_URL" in queue_.advice) == ("Queue", Status.WARNING, True)
     assert finding.status is Status.WARNING
     assert "SECRET_KEY and ENCRYPTION_KEYS come from the data folder" in finding.detail
-    both = {"SECRET_KEY": "x" * 32, "ENCRYPTION_KEYS": generate_key(), "REDIS_URL": "redis://one.for.all"}
+    both = {"SECRET_KEY": "x" * 32, "ENCRYPTION_KEYS": generate_key(), "REDIS_URL": "redis://:password@one.for.all"}
     assert list(doctor._keys(config.load(environ | both))) == []
     assert list(doctor._keys(config.load({"LOCKSTEP_HOME": str(tmp_path)}))) == []
 
@@ -224,16 +224,3 @@ def test_folders_that_others_can_read(app: Flask) -> None:
     folder = app.config["LOCKSTEP"].home / "logs"
     folder.mkdir(mode=0o755)
     assert f"chmod 700 {folder}" in found(app, "File modes").advice
-
-
-@pytest.mark.parametrize(
-    ("url", "open_to_all"),
-    [
-        ("redis://cache:6379/0", True),
-        ("rediss://user@cache:6379", True),
-        ("redis://:secret@cache:6379", False),
-        ("unix:///run/redis.sock", False),
-    ],
-)
-def test_a_redis_without_a_password(url: str, open_to_all: bool) -> None:
-    assert [finding.status for finding in doctor._open_redis(url)] == [Status.WARNING] * open_to_all
