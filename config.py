@@ -357,18 +357,34 @@ def _endpoint(url: str | None) -> str | None:
 
 
 def _kept_secret(path: Path, make: Callable[[], str]) -> str:
-    """The secret in ``path``, made with mode 0600 when it is not there; two first starts at once agree on one."""
+    """The secret in ``path``, made with mode 0600 when it is not there; two first starts at once agree on one.
+
+    What is encrypted with it may be on disk before it is, so it is made durable first: the content before its name.
+    """
     if not path.exists():
         handle, temporary = tempfile.mkstemp(dir=path.parent)
-        with os.fdopen(handle, "w") as file:
-            file.write(make() + "\n")
         try:
+            with os.fdopen(handle, "w") as file:
+                file.write(make() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.link(temporary, path)
         except FileExistsError:
             pass
         finally:
             os.unlink(temporary)
+        # Also when another start made it: that one may not have come so far yet.
+        _sync_folder(path.parent)
     text = _content(path, str(path))
     if not text:
         raise ConfigurationError(f"{path} is empty. Restore it from a backup; without it nothing stored can be read.")
     return text
+
+
+def _sync_folder(path: Path) -> None:
+    """Make the names in a folder survive a power loss."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -10,13 +10,14 @@ from markupsafe import Markup
 from wtforms import IntegerField, SelectField, StringField
 from wtforms.validators import InputRequired
 
+from blueprints import effective
 from blueprints.forms import problems, refused, stripped
 from blueprints.loading import here, load_environment, load_membership
 from blueprints.sessions import prove_first
 from models import Environment, Membership
 from policy.mfa import MfaLevel
 from policy.permissions import Permission
-from services import environments, members, sandbox_notice, variables
+from services import environments, members, sandbox_notice
 from services.access import require
 from services.errors import Invalid
 
@@ -133,14 +134,15 @@ def _page(
     errors: dict[str, str] | None = None,
     reason: str = "",
 ) -> ResponseReturnValue:
-    resolved = variables.resolve(membership.user, membership.organization, environment)
+    resolved = effective.values(membership.user, membership.organization, environment)
     template = "settings" if here().may(Permission.EDIT_SETTINGS) else "settings_read_only"
     page = render_template(
         f"environments/{template}.html",
         form=form,
         errors=errors or {},
         reason=reason,
-        missing=resolved.missing_for_mfa,
+        missing=resolved.missing_for_mfa if resolved else [],
+        unreadable=resolved is None,
         owners=members.owners(membership.organization),
         no_sandbox=sandbox_notice.missing(),
     )
@@ -173,14 +175,29 @@ def _wanted(form: AdminForm) -> environments.Settings:
 
 
 def _say_what_is_missing(membership: Membership, environment: Environment) -> None:
-    missing = variables.resolve(membership.user, membership.organization, environment).missing_for_mfa
-    if environment.mfa_level is MfaLevel.NEVER or not missing:
+    """After the settings are committed, so nothing here may end in a page that says that nothing was changed."""
+    if environment.mfa_level is MfaLevel.NEVER:
         return
-    where = url_for("variables.organization", organization=membership.organization.name)
+    resolved = effective.values(membership.user, membership.organization, environment)
+    if resolved is None:
+        sentence = Markup(
+            "For runs that you initiate no code can be checked yet, because a stored value cannot be read: its"
+            " encryption key is gone. Put the former <code>encryption_keys</code> of the data folder back, or set the"
+            ' value anew in the <a href="{}">variables</a>.'
+        )
+        where = url_for(
+            "variables.environment", organization=environment.organization.name, environment=environment.name
+        )
+        flash(sentence.format(where), "warning")
+        return
+    missing = resolved.missing_for_mfa
+    if not missing:
+        return
     sentence = Markup(
         "For runs that you initiate no code can be checked yet, because {} {} not set."
         ' Set {} in the <a href="{}">organization variables</a>.'
     )
+    where = url_for("variables.organization", organization=membership.organization.name)
     one = len(missing) == 1
     names = " and ".join(filter(None, [", ".join(missing[:-1]), missing[-1]]))
     flash(sentence.format(names, "is" if one else "are", "it" if one else "them", where), "warning")

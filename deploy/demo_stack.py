@@ -14,13 +14,18 @@ from deploy.supervisor import Failed, Supervisor, say
 
 #: A fresh stand-in makes its users, buckets and roles first.
 STANDIN_SECONDS = 60.0
-#: Settings that lead out of the demo's own data folder, to data or an AWS that is somebody's.
-_BLOBS = ("BLOB_STORE", "BLOB_STORE_ENDPOINT", "BLOB_STORE_REGION")
-_OUTSIDE = ("DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ENCRYPTION_KEYS", *_BLOBS)
+#: Settings that lead out of the demo's own data folder, to data, people or an AWS that are somebody's; and the CLI
+#: configuration of Terraform, of which the demo writes its own.
+_OUTSIDE = frozenset((
+    "DATABASE_URL", "REDIS_URL", "SECRET_KEY", "ENCRYPTION_KEYS", "TF_CLI_CONFIG_FILE",
+    "BLOB_STORE", "BLOB_STORE_ENDPOINT", "BLOB_STORE_REGION",
+    "SMTP_URL", "MAIL_FROM", "PUBLIC_URL",
+    "OIDC_ISSUER", "OIDC_CLIENT_ID", "OIDC_CLIENT_SECRET", "OIDC_NAME", "PASSWORD_SIGN_IN",
+))  # fmt: skip
 
 
 def environment(given: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the demo: nothing in it reaches a real database, a real Redis or a real AWS."""
+    """The environment of the demo: nothing in it reaches a real database, Redis, mail server, provider or AWS."""
     outside = {*_OUTSIDE, *(f"{name}_FILE" for name in _OUTSIDE), "CREDENTIALS_DIRECTORY"}
     env = {name: value for name, value in given.items() if name not in outside and not name.startswith("AWS_")}
     if not (env.get("LOCKSTEP_HOME") or env.get("LOCKSTEP_HOME_FILE")):

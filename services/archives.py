@@ -211,7 +211,7 @@ def _walk(path: Path, limits: Limits, sink: Sink) -> ArchiveInfo:
         sink(parts, entry, counter.count(_guarded(entry.chunks)))
     directories = {"/".join(file[:-1]) for file in tree.files if _is_terraform(file[-1])}
     if not directories:
-        raise ArchiveRefused("The archive contains no Terraform files (*.tf or *.tf.json).")
+        raise ArchiveRefused("The archive contains no Terraform files (*.tf, *.tofu, *.tf.json or *.tofu.json).")
     return ArchiveInfo(kind, len(tree.files), counter.total, tuple(sorted(directories)))
 
 
@@ -271,8 +271,8 @@ def _passed_over(parts: Parts) -> bool:
 
 
 def _is_terraform(name: str) -> bool:
-    """As Terraform itself decides: hidden files and editors' backups are not configuration."""
-    return name.endswith((".tf", ".tf.json")) and not name.startswith((".", "#"))
+    """As Terraform and OpenTofu themselves decide: hidden files and editors' backups are not configuration."""
+    return name.endswith((".tf", ".tf.json", ".tofu", ".tofu.json")) and not name.startswith((".", "#"))
 
 
 def _refused_kind(entry: Entry) -> ArchiveRefused:

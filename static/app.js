@@ -7,6 +7,7 @@
   const second = { ...minute, second: "2-digit" };
   const format = (options) => new Intl.DateTimeFormat("en-GB", options);
   const exact = format({ ...day, ...second, timeZoneName: "short" });
+  const date = format(day);
   const texts = { local: format({ ...day, ...minute }), clock: format(second) };
 
   function localize(root) {
@@ -20,13 +21,15 @@
     }
   }
 
-  // "9 min ago" grows older on a page that stays open; the words are those of the server.
+  // "9 min ago" grows older on a page that stays open; the words are those of the server, which after a day says the day.
   function age() {
     for (const time of document.querySelectorAll('time[data-time="ago"]')) {
-      const seconds = Math.max(0, Math.floor((Date.now() - new Date(time.dateTime).getTime()) / 1000));
+      const at = new Date(time.dateTime);
+      const seconds = Math.max(0, Math.floor((Date.now() - at.getTime()) / 1000));
       if (seconds < 60) time.textContent = `${seconds} s ago`;
       else if (seconds < 3600) time.textContent = `${Math.floor(seconds / 60)} min ago`;
       else if (seconds < 86400) time.textContent = `${Math.floor(seconds / 3600)} h ago`;
+      else if (time.textContent.endsWith("ago")) time.textContent = date.format(at);
     }
   }
 

@@ -23,7 +23,7 @@ from extensions import db
 from services import queue
 from services.storage import key_check
 from tests.factories import World, make_world
-from tests.support import postgres, redis_process
+from tests.support import postgres, redis_process, skipping
 from tests.support.app import empty_tables, running_app
 from tests.support.client import Client
 from tests.support.sharing import Sharing
@@ -36,7 +36,10 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> object:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """A worker's forked child leaves the connections of its parent open, and tests run phases without the fork."""
+    """No silent skips under CI. On PostgreSQL a worker's forked child leaves the connections of its parent open, and
+    tests run phases without the fork.
+    """
+    config.pluginmanager.register(skipping)
     if postgres.chosen():
         config.addinivalue_line("filterwarnings", "ignore:<psycopg.Connection:ResourceWarning")
 

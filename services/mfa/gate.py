@@ -237,6 +237,7 @@ def _open_gate(attempt: _Try, claim: str, credentials: TemporaryCredentials) -> 
         raise Conflict(runs.MOVED_ON)
     phase.authenticated_by_id, phase.authenticated_at, phase.mfa_serial = user.id, clock.now(), attempt.serial
     phase.session_expires_at = credentials.expires_at
+    phase.caller_arn = None  # of these credentials nobody has asked yet
     phase.session_seconds = run.environment.session_seconds
     db.session.flush()
     runs.transition(run, Event.AUTHENTICATE)

@@ -97,6 +97,8 @@ ENVIRONMENTS = {
     "race": (NEVER, "hello"),
     "plain-never": (NEVER, "hello"),
     "plain-code": (APPLIES, "hello"),
+    "plain-both": (BOTH, "hello"),
+    "plain-forms": (NEVER, ""),
     "touch": (APPLIES, "hello"),
     "cancel": (NEVER, "waiting"),
     "long": (NEVER, "long"),

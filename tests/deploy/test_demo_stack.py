@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import config
 from deploy import demo_stack
 from deploy.supervisor import Failed
 from tests.deploy.launcher import ROOT, Launched, launched, wait_until
@@ -27,12 +28,41 @@ def test_settings_that_lead_outside_are_left_aside() -> None:
         "AWS_PROFILE": "real",
         "AWS_ACCESS_KEY_ID": "real",
         "AWS_ENDPOINT_URL_STS": "https://real",
+        "SMTP_URL": "smtps://real",
+        "SMTP_URL_FILE": "/real",
+        "MAIL_FROM": "lockstep@real",
+        "PUBLIC_URL": "https://real",
+        "OIDC_ISSUER": "https://real",
+        "OIDC_CLIENT_ID": "real",
+        "OIDC_CLIENT_SECRET": "real",
+        "OIDC_CLIENT_SECRET_FILE": "/real",
+        "OIDC_NAME": "real",
+        "PASSWORD_SIGN_IN": "off",
+        "TF_CLI_CONFIG_FILE_FILE": "/real",
+        "CREDENTIALS_DIRECTORY": "/real",
     }
     env = demo_stack.environment({**outside, "PORT": "8001", "NO_PROXY": "corp"})
     assert env["PORT"] == "8001"
     assert env["LOCKSTEP_HOME"] == "data-demo"
     assert env["NO_PROXY"] == "corp,127.0.0.1,localhost"
     assert "real" not in " ".join(env.values())
+    assert "PASSWORD_SIGN_IN" not in env, "nobody could sign in without the provider"
+
+
+#: What the demo takes from the shell: where it listens and lives, its sizes, and how its machine reaches the network.
+TAKEN = {
+    "LOCKSTEP_HOME", "HOST", "PORT", "TERRAFORM_BIN", "TERRAFORM_SANDBOX", "TERRAFORM_SANDBOX_PATHS", "WEB_PROCESSES",
+    "WEB_THREADS", "WORKERS", "PLAN_MINUTES", "APPLY_MINUTES", "FORCE_AFTER_SECONDS", "LOG_KEEP_DAYS", "LOG_KEEP_RUNS",
+    "TRUSTED_HOSTS", "TRUSTED_PROXIES", "MAX_ARCHIVE_MB", "MAX_UNPACKED_MB", "MAX_ARCHIVE_FILES", "MAX_STATE_MB",
+    "LOG_LEVEL", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "ALL_PROXY", "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+}  # fmt: skip
+
+
+def test_each_setting_is_either_taken_or_left_aside() -> None:
+    """A new one has to be thought about: does it lead to something that is somebody's?"""
+    given = {setting.name: "x" for setting in config.SETTINGS}
+    assert given.keys() & demo_stack.environment(given).keys() == TAKEN
 
 
 def test_a_data_folder_that_is_given_is_kept() -> None:

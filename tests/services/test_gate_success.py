@@ -14,10 +14,11 @@ from redis import Redis
 from extensions import db
 from models import AuditEvent, Environment, LogChunk, Outcome, PhaseStatus, Run
 from policy import sts_answers
-from policy.lifecycle import RunStatus
+from policy.lifecycle import Event, RunStatus
 from policy.mfa import MfaLevel
-from services import clock, environments, queue, runs
+from services import clock, environments, evidence, queue, runs
 from services.errors import CodeRejected, Conflict, ServiceAway
+from services.execution import ending
 from services.mfa import gate, handoff, sts
 from services.mfa.credentials import TemporaryCredentials
 from tests import factories
@@ -450,3 +451,30 @@ def test_every_attempt_has_its_audit_event(aws: Aws, environment: Environment) -
         ("alice", "accepted", "accepted"),
     ]
     assert {event.run_id for event in events} == {run.id}
+
+
+# -- a gate that closes again ------------------------------------------------------------------------------------------
+
+
+def test_a_closed_gate_forgets_whom_aws_named(aws: Aws, environment: Environment) -> None:
+    run = lab.new_run(environment)
+    lab.authenticate(run, aws.code())
+    run.plan.caller_arn = aws.user().arn
+    db.session.commit()
+    ending.close_gate(run.plan, Event.GATE_CLOSED, "The worker was lost.")
+    assert lab.status(run) is RunStatus.AWAITING_PLAN_AUTHENTICATION
+    db.session.refresh(run.plan)
+    assert (run.plan.authenticated_by_id, run.plan.caller_arn) == (None, None)
+
+
+def test_another_persons_code_takes_no_identity_over(aws: Aws, environment: Environment) -> None:
+    """Kept from a time when a closed gate did not forget it, or written late by a worker that was thought lost."""
+    run = lab.new_run(environment)
+    run.plan.caller_arn = aws.user().arn
+    db.session.commit()
+    lab.authenticate(run, aws.code("bob"), "bob")
+    db.session.refresh(run.plan)
+    assert run.plan.authenticated_by is not None and run.plan.authenticated_by.name == "bob"
+    assert run.plan.caller_arn is None
+    [plan, _] = evidence.facts(run)["phases"]
+    assert (plan["authenticated_by"], plan["aws_identity"]) == ("bob", None)

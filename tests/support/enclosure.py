@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from services.execution.network_programs import Rules
 def enclosed(rules: Rules) -> Iterator[Path]:
     """The cgroup for these rules, which is removed at the end.
 
-    Where there can be none, the test is skipped with the reason; where everything has to be tested (CI), it fails.
+    Where there can be none, the test is skipped with the reason (and fails under CI, as all skips).
     """
     folder = made(rules)
     try:
@@ -28,13 +27,10 @@ def enclosed(rules: Rules) -> Iterator[Path]:
 
 
 def made(rules: Rules) -> Path:
-    """The cgroup for these rules; skips or fails as `enclosed`."""
+    """The cgroup for these rules; skips as `enclosed`."""
     found = network.enclosure(rules)
     if found.folder is None:
-        said = f"no connection can be refused here: {found.why}"
-        if os.environ.get("CI"):
-            pytest.fail(said)
-        pytest.skip(said)
+        pytest.skip(f"no connection can be refused here: {found.why}")
     return found.folder
 
 

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from demo.mirror import SETTING, MirrorMissing, candidates, provider_mirror, write_cli_config
+from pathlib import Path
 
-__all__ = ["SETTING", "MirrorMissing", "candidates", "provider_mirror", "write_cli_config"]
+import pytest
+
+from demo import mirror
+from demo.mirror import write_cli_config
+
+__all__ = ["provider_mirror", "write_cli_config"]
+
+
+def provider_mirror() -> Path:
+    """The mirror; without one the test fails with one line that says what to do."""
+    try:
+        return mirror.provider_mirror()
+    except mirror.MirrorMissing as missing:
+        pytest.fail(str(missing), pytrace=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -189,9 +190,33 @@ def test_a_file_in_the_place_of_the_data_folder(tmp_path: Path) -> None:
         load(tmp_path / "home")
 
 
-def test_an_emptied_secret_is_not_made_anew(home: Path) -> None:
+def test_the_secrets_survive_a_power_loss(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is on disk before it has its name, and the name before anything is encrypted with it."""
+    done: list[str] = []
+    fsync, link = os.fsync, os.link
+
+    def synced(handle: int) -> None:
+        place = Path(os.readlink(f"/proc/self/fd/{handle}"))
+        done.append("the folder" if place == home else place.read_text() and "a content")
+        fsync(handle)
+
+    def linked(source: str, target: Path) -> None:
+        done.append(target.name)
+        link(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "link", linked)
     load(home)
-    (home / "encryption_keys").write_text("")
+    assert done == ["a content", "encryption_keys", "the folder", "a content", "secret_key", "the folder"]
+    load(home)
+    assert len(done) == 6
+
+
+@pytest.mark.parametrize("name", ["encryption_keys", "secret_key"])
+@pytest.mark.parametrize("left", ["", "\n"])
+def test_an_emptied_secret_is_not_made_anew(home: Path, name: str, left: str) -> None:
+    load(home)
+    (home / name).write_text(left)
     with pytest.raises(config.ConfigurationError, match=r"is empty\. Restore it from a backup"):
         load(home)
 

@@ -22,6 +22,7 @@ from services import clock, holds, tokens
 from services.storage.sqlite import read_only
 from tests import factories
 from tests.factories import World
+from tests.support.postgres import only_sqlite
 from tests.web.test_transactions import Slow, Writer
 
 PATH = "/api/v1/states/acme/network"
@@ -245,19 +246,13 @@ def test_a_state_is_as_large_as_the_setting_allows(app: Flask, al: Terminal, mon
     assert "MAX_STATE_MB" in answer.get_data(as_text=True)
 
 
+@only_sqlite("there one writer keeps all others waiting")
 def test_a_slow_body_keeps_nobody_from_writing(app: Flask, al: Terminal) -> None:
-    if db_is_not_sqlite(app):
-        pytest.skip("there one writer keeps all others waiting")
     writer = Writer(app)
     body = state(1)
     answer = al.send("POST", None, input_stream=Slow(body, writer.write), content_length=len(body))
     assert answer.status_code == 200
     assert writer.seen and all(could for could, _ in writer.seen)
-
-
-def db_is_not_sqlite(app: Flask) -> bool:
-    with app.app_context():
-        return db.engine.dialect.name != "sqlite"
 
 
 # -- locks -------------------------------------------------------------------------------------------------------------

@@ -44,15 +44,51 @@ def test_a_state_that_does_not_open(alice: Client, world: World) -> None:
 
 
 @pytest.mark.usefixtures("lost")
-def test_a_page_that_needs_a_value_that_does_not_open(alice: Client, world: World) -> None:
+def test_an_action_that_needs_a_value_that_does_not_open(alice: Client, world: World) -> None:
+    for headers in ({}, HTMX):
+        answer = alice.submit(f"{world.path}/changes/runs/2/authenticate", {"token": "123456"}, headers=headers)
+        page = answer.get_data(as_text=True)
+        assert answer.status_code == 500
+        assert "cannot be read" in page and "Nothing was changed" in page and "encryption_keys" in page
+        assert "fault of Lockstep" not in page
+    assert answer.headers["HX-Retarget"] == "#notices"
+
+
+@pytest.mark.usefixtures("lost")
+def test_the_settings_open_with_all_their_forms(alice: Client, bob: Client, world: World) -> None:
     answer = alice.get(f"{world.path}/settings")
     page = answer.get_data(as_text=True)
-    assert answer.status_code == 500
-    assert "cannot be read" in page and "Nothing was changed" in page and "encryption_keys" in page
-    assert "fault of Lockstep" not in page and f"{SHARED}?organization=acme" in page
-    fragment = alice.submit(f"{world.path}/changes/runs/2/authenticate", {"token": "123456"}, headers=HTMX)
-    assert fragment.status_code == 500 and fragment.headers["HX-Retarget"] == "#notices"
-    assert "encryption_keys" in fragment.get_data(as_text=True)
+    assert answer.status_code == 200
+    assert 'id="mfa_level"' in page and f'action="{world.path}/settings/lock"' in page
+    assert "cannot be read" in page and "encryption_keys" in page
+    assert "variables are set" not in page and "Not set for runs" not in page
+    for_bob = bob.get(f"{world.path}/settings")
+    assert for_bob.status_code == 200 and "cannot be read" in for_bob.get_data(as_text=True)
+
+
+@pytest.mark.usefixtures("lost")
+@pytest.mark.parametrize("level", MfaLevel)
+def test_a_saved_level_is_said_to_be_saved(app: Flask, alice: Client, world: World, level: MfaLevel) -> None:
+    """Whether the code of this person can be checked is another matter, which a level "never" does not ask."""
+    data = {"mfa_level": level.value, "session_minutes": "60", "terraform_directory": "", "description": ""}
+    answer = alice.submit(f"{world.path}/settings", data)
+    assert answer.status_code == 303
+    page = alice.get(answer.headers["Location"]).get_data(as_text=True)
+    assert "Settings saved." in page and "Nothing was changed" not in page
+    assert ("no code can be checked yet, because a stored value cannot be read" in page) is (
+        level is not MfaLevel.NEVER
+    )
+    with app.app_context():
+        assert factories.environment().mfa_level is level
+
+
+@pytest.mark.usefixtures("lost")
+def test_the_manual_lock_works_all_the_same(alice: Client, world: World) -> None:
+    refused = alice.submit(f"{world.path}/settings/lock", {"reason": ""})
+    assert refused.status_code == 422 and 'name="reason"' in refused.get_data(as_text=True)
+    assert alice.submit(f"{world.path}/settings/lock", {"reason": "keys are lost"}).status_code == 303
+    assert "keys are lost" in alice.get(f"{world.path}/settings").get_data(as_text=True)
+    assert alice.submit(f"{world.path}/settings/unlock").status_code == 303
 
 
 @pytest.mark.usefixtures("lost")

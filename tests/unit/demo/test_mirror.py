@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mirror import SETTING, MirrorMissing, candidates, provider_mirror, write_cli_config
+from demo.mirror import SETTING, MirrorMissing, candidates, provider_mirror, write_cli_config
+from tests.support import mirror
 
 
 def test_the_setting_wins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -30,3 +31,12 @@ def test_terraforms_own_folders_come_before_opt(tmp_path: Path, monkeypatch: pyt
 def test_the_cli_configuration_quotes_the_folder(tmp_path: Path) -> None:
     written = write_cli_config(tmp_path / "rc", Path('/a "b"')).read_text()
     assert 'path    = "/a \\"b\\""' in written
+
+
+def test_a_test_without_a_mirror_fails_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SETTING, str(tmp_path))
+    with pytest.raises(pytest.fail.Exception) as caught:
+        mirror.provider_mirror()
+    said = str(caught.value)
+    assert said.startswith(f"No provider mirror with hashicorp/aws in {tmp_path}. ") and SETTING in said
+    assert "\n" not in said and not caught.value.pytrace

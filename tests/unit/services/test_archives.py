@@ -209,8 +209,15 @@ def test_a_directory_may_come_twice_but_not_over_a_file(tmp_path: Path) -> None:
 
 @BOTH
 def test_an_archive_without_terraform_files_is_refused(tmp_path: Path, make: Maker) -> None:
-    path = make(tmp_path / "a", [("README.md", b""), (".terraform/main.tf", b""), ("._main.tf", b"")])
-    assert reason(path) == "The archive contains no Terraform files (*.tf or *.tf.json)."
+    path = make(tmp_path / "a", [("README.md", b""), (".terraform/main.tf", b""), ("._main.tf", b""), (".a.tofu", b"")])
+    assert reason(path) == "The archive contains no Terraform files (*.tf, *.tofu, *.tf.json or *.tofu.json)."
+
+
+@BOTH
+@pytest.mark.parametrize("name", ["main.tofu", "main.tofu.json"])
+def test_a_configuration_for_opentofu_alone(tmp_path: Path, make: Maker, name: str) -> None:
+    info = inspect(make(tmp_path / "a", [(f"live/{name}", b"")]), LIMITS)
+    assert info.terraform_directories == ("live",)
 
 
 @BOTH
