@@ -24,12 +24,12 @@ def test_the_web_servers_port_is_always_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("url", "ports"),
     [
-        ("redis://localhost", {6379}),
+        ("redis://:secret@localhost", {6379}),
         ("redis://:secret@127.0.0.1:6380/0", {6380}),
-        ("rediss://[::1]:6381", {6381}),
-        ("redis://", {6379}),
-        ("redis://cache.example.org:6379", set()),
-        ("redis://10.0.0.1", set()),
+        ("rediss://:secret@[::1]:6381", {6381}),
+        ("redis://:secret@", {6379}),
+        ("redis://:secret@cache.example.org:6379", set()),
+        ("redis://:secret@10.0.0.1", set()),
         ("unix:///run/redis.sock", set()),
     ],
 )
