@@ -20,7 +20,7 @@ from models import Environment, Phase, PhaseStatus, Run
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, housekeeping, queue, runs
 from services.execution import host, leftovers, prepared, steps
-from services.execution.steady import AWAY
+from services.execution.steady import AWAY, apart
 from services.storage import key_check
 from services.storage.sqlite import read_only
 
@@ -39,7 +39,7 @@ _ALONE_SECONDS = 30
 def look_around(*, busy: bool = False) -> None:
     """Say that this worker is there, ``busy`` with a phase or not; enqueue what should be in the queue and is not.
 
-    A database or a Redis that is away is left for the next look.
+    A database or a Redis that is away is left for the next look, and so is what fails: no fault here ends a worker.
     """
     with current_app._get_current_object().app_context():
         read_only.set(False)
@@ -48,17 +48,18 @@ def look_around(*, busy: bool = False) -> None:
             queue.sign(host.worker(), busy=busy)
             with _alone() as alone:
                 if alone:
-                    _queued()
-                    _lapsed()
-                    _pending()
-                    leftovers.sweep()
-                    prepared.sweep()
+                    for part in (_queued, _lapsed, _pending, leftovers.sweep, prepared.sweep):
+                        with apart(f"{part.__module__}.{part.__name__} failed"):
+                            part()
                     if not busy:
-                        housekeeping.tidy(TIDY_SECONDS)
+                        with apart("the logs are not packed"):
+                            housekeeping.tidy(TIDY_SECONDS)
         except key_check.WrongKeys as error:
             log.critical("the runs are not looked after: %s", error)
         except (*AWAY, RedisError) as error:
             log.warning("could not look after the runs: %s", type(error).__name__)
+        except Exception as error:
+            log.error("could not look after the runs: %s", type(error).__name__)
         finally:
             db.session.remove()
 

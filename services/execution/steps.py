@@ -132,7 +132,8 @@ def of_ended(phase: Phase, root: Path) -> Work:
         version=run.terraform_version or "",
         worker=phase.worker or "",
         adopted=True,
-        state_kept_here=not has_own_backend(workdir.cwd),
+        # Where a removal was broken off, the files that would tell may be gone; a state beside them is Lockstep's.
+        state_kept_here=workdir.torn or not has_own_backend(workdir.cwd),
     )
 
 

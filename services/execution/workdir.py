@@ -34,6 +34,7 @@ must also be set during the apply phase"), so those alone are given to the apply
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -50,6 +51,8 @@ LOCK_FILE = ".terraform.lock.hcl"
 MOST = 1 << 30
 #: Terraform's commands, of which a phase has one or two.
 STEPS = ("init", "plan", "apply")
+#: At the end of the name of one that is being removed: whatever is in it is not needed any more.
+GONE = ".gone"
 _INITIALISED = "initialised"
 _FOLDERS = ("config", "state", "variables", "home", "tmp", "control")
 
@@ -139,6 +142,11 @@ class Workdir:
         if not inside.is_folder(self.root, path):
             raise WorkdirError(f"The configuration has no folder {self.directory!r}.")
         return path
+
+    @property
+    def torn(self) -> bool:
+        """Whether terraform's folder is gone: somebody began to remove the whole, which asks for stored states."""
+        return not os.path.lexists(self.config / self.directory)
 
     @property
     def terraform_data(self) -> Path:
@@ -262,8 +270,16 @@ class Workdir:
             self._write_private(self.cwd / LOCK_FILE, content)
 
     def remove(self) -> None:
-        """Delete it with everything in it; what is already gone is fine."""
-        inside.remove(self.root)
+        """Delete it with everything in it; what is already gone is fine. The caller has stored its states.
+
+        It gets another name first, so that what is left of it, where this process is killed, is not taken for a
+        working directory.
+        """
+        gone = self.root.with_name(f"{self.root.name}{GONE}")
+        inside.remove(gone)
+        with contextlib.suppress(FileNotFoundError):
+            self.root.rename(gone)
+        inside.remove(gone)
 
     def read(self, path: Path) -> bytes | None:
         """The content of a file in it that a command may have made; None when there is none.
