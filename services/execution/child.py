@@ -42,6 +42,13 @@ class ProcessId:
     start_time: int
     boot_id: str
 
+    @classmethod
+    def own(cls) -> ProcessId:
+        """The present process."""
+        found = _stat(os.getpid())
+        assert found is not None  # noqa: S101 (it runs)
+        return cls(os.getpid(), found[0], boot_id())
+
     def alive(self) -> bool:
         """Whether it still runs; a zombie does not."""
         return self.boot_id == boot_id() and _stat(self.pid) == (self.start_time, True)

@@ -1,7 +1,8 @@
 """Working directories that a killed worker left behind: removed once everything in them is stored.
 
 A phase removes its own directory at its end. One that is still there half a minute later has lost its worker between
-the end of the phase and the removal, or belongs to a run that somebody gave up on.
+the end of the phase and the removal, or belongs to a run that somebody gave up on. Only the attributes of a plan are
+read after the end of its phase; a mark says so.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from services import clock, states
 from services.execution import inside, keeping, steps, terraform
 from services.execution.child import ChildNotStarted
 from services.execution.steady import apart
+from services.execution.summary import SHOW_SECONDS
 from services.execution.workdir import GONE, STEPS, Workdir
 
 log = logging.getLogger(__name__)
@@ -65,7 +67,7 @@ def _ended(path: Path) -> Phase | None:
     """The phase that this directory was made for, when nothing runs in it any more; ends the transaction."""
     named = _NAME.fullmatch(path.name)
     phase = db.session.get(Phase, int(named[1]), populate_existing=True) if named else None
-    over = phase is not None and _over(phase, path) and not _alive(path / "control")
+    over = phase is not None and _over(phase, path) and not _read(path) and not _alive(path / "control")
     db.session.commit()
     return phase if over else None
 
@@ -129,6 +131,12 @@ def _over(phase: Phase, path: Path) -> bool:
         return False
     ended = phase.finished_at
     return untouched if ended is None else clock.now() - ended > LEASE
+
+
+def _read(path: Path) -> bool:
+    """Whether the phase's own worker still reads the attributes of its plan there. One that hangs is not waited for."""
+    since = Workdir(path).read_since()
+    return since is not None and time.time() - since < SHOW_SECONDS + LEASE.total_seconds()
 
 
 def _alive(control: Path) -> bool:

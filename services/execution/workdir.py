@@ -38,12 +38,13 @@ import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from services.execution import hcl, inside
 from services.execution.backend_blocks import ephemeral_variables, has_own_backend
+from services.execution.child import ProcessId
 
 OVERRIDE = "zz_lockstep_override.tf"
 LOCK_FILE = ".terraform.lock.hcl"
@@ -53,7 +54,7 @@ MOST = 1 << 30
 STEPS = ("init", "plan", "apply")
 #: At the end of the name of one that is being removed: whatever is in it is not needed any more.
 GONE = ".gone"
-_INITIALISED = "initialised"
+_INITIALISED, _READER = "initialised", "reader"
 _FOLDERS = ("config", "state", "variables", "home", "tmp", "control")
 
 
@@ -166,6 +167,19 @@ class Workdir:
     def mark_initialised(self) -> None:
         """Write that down, for whoever takes the phase over as well."""
         (self.control / _INITIALISED).touch(mode=0o600)
+
+    def mark_read(self) -> None:
+        """Write down that this process reads the saved plan, after the end of its phase."""
+        self._write_private(self.control / _READER, json.dumps(asdict(ProcessId.own())).encode())
+
+    def read_since(self) -> float | None:
+        """When somebody who is still alive began to read the saved plan, in seconds since the epoch."""
+        path = self.control / _READER
+        try:
+            since, reader = path.stat().st_mtime, ProcessId(**json.loads(path.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+        return since if reader.alive() else None
 
     # -- variables ----------------------------------------------------------------------------------------
 

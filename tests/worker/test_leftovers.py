@@ -18,7 +18,8 @@ from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.lifecycle import RunStatus
 from services import clock, doctor, housekeeping, queue
-from services.execution import inside, leftovers, prepared, reconcile, steps
+from services.execution import inside, leftovers, prepared, reconcile, steps, terraform
+from services.execution.summary import SHOW_SECONDS, summarize
 from services.execution.workdir import Workdir
 from tests.worker.conftest import Bench
 
@@ -162,6 +163,44 @@ def test_a_part_that_fails_stops_no_other(
 def test_nothing_that_fails_around_it_ends_a_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(queue, "sign", lambda *_, **__: [][0])
     reconcile.look_around()
+
+
+def test_a_plan_that_is_being_read_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`terraform show` may take minutes after the end of its phase, and lasts no longer than its worker."""
+    looked: list[bool] = []
+    workdir = left(bench, applied=False)
+    phase_id = int(workdir.root.name.split("-")[1])
+
+    def show(*_: Any, **__: Any) -> bytes:
+        db.session.commit()
+        reconcile.look_around()
+        looked.append(workdir.root.exists())
+        raise terraform.TerraformFailed("show", 1)
+
+    monkeypatch.setattr(terraform, "capture", show)
+    work = steps.of_ended(db.session.get_one(Phase, phase_id), workdir.root)
+    work.terraform, work.walls = terraform.Terraform(("terraform",), "terraform"), terraform.Walls(None)
+    summarize(work, counted=True)
+    assert looked == [True]
+    (mark,) = workdir.control.iterdir()
+    long_ago = mark.stat().st_mtime - SHOW_SECONDS - 30
+    os.utime(mark, (long_ago, long_ago))
+    reconcile.look_around()
+    assert bench.workdirs() == [], "one that hangs is not waited for"
+
+
+def test_a_plan_whose_reader_was_killed_is_removed(bench: Bench) -> None:
+    workdir = left(bench, applied=False)
+    pid = os.fork()
+    if pid == 0:
+        try:
+            workdir.mark_read()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+    assert list(workdir.control.iterdir())
+    reconcile.look_around()
+    assert bench.workdirs() == []
 
 
 def test_a_folder_of_another_name_is_nobodys(bench: Bench) -> None:
