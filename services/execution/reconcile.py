@@ -79,12 +79,15 @@ def _alone() -> Iterator[bool]:
 
 
 def _queued() -> None:
-    """Queued phases whose job Redis may have lost; a job that is there already is not doubled."""
+    """Queued phases whose job Redis lost, or a worker that took it and was killed; one that is there is not doubled."""
     phases = list(db.session.scalars(select(Phase).where(Phase.status == PhaseStatus.QUEUED)))
     db.session.commit()
+    there = queue.waiting()
     for phase in phases:
         db.session.refresh(phase)
-        queue.enqueue_phase(phase)
+        if phase.status is PhaseStatus.QUEUED:
+            queue.enqueue_again(phase, there)
+    db.session.commit()
 
 
 def _lapsed() -> None:
@@ -99,10 +102,11 @@ def _lapsed() -> None:
         elif phase.heartbeat_at is None:
             _start_clock(phase)
     db.session.commit()
+    there = queue.waiting(here)
     for phase in found:
         db.session.refresh(phase)
         log.warning("phase %s lost its worker %s", phase.id, phase.worker)
-        queue.enqueue_adoption(phase, here)
+        queue.enqueue_adoption(phase, here, there)
     db.session.commit()
 
 
