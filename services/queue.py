@@ -148,11 +148,32 @@ def absent(worker: str) -> None:
     connection().delete(_PRESENT + worker)
 
 
+def _said(host: str = "") -> list[Any]:
+    """What the workers said last, all or those of a machine. Raises RedisError."""
+    client, beginning = connection(), f"{_PRESENT}{host}:" if host else _PRESENT
+    keys = [key for key in client.scan_iter(_PRESENT + "*", count=1000) if key.decode().startswith(beginning)]
+    return [client.get(key) for key in keys]
+
+
+def takeover_delay(host: str) -> str:
+    """Why no worker of a machine takes over what a lost one left, as a sentence; "" when one is idle and will."""
+    try:
+        said = _said(host)
+    except RedisError:
+        return "Redis does not answer, so no worker can take over yet."
+    if not said:
+        return "No worker of that machine is running; one that starts takes over."
+    if b"idle" in said:
+        return ""
+    if len(said) == 1:
+        return "The only worker of that machine is busy with another run; it takes over when it is free."
+    return f"All {len(said)} workers of that machine are busy with other runs; the first that is free takes over."
+
+
 def delay() -> str:
     """Why no worker takes what is queued, as a sentence; "" when one is idle and will."""
     try:
-        client = connection()
-        said = [client.get(key) for key in client.scan_iter(_PRESENT + "*", count=1000)]
+        said = _said()
     except RedisError:
         return "Redis does not answer, so no worker can take it. It starts by itself when Redis is back."
     if not said:

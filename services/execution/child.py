@@ -207,6 +207,12 @@ def attach(control: Path, step: str) -> Child:
     )
 
 
+def pid_exists(pid: int) -> bool:
+    """Whether any process has this number now; a zombie has ended."""
+    found = _stat(pid)
+    return found is not None and found[1]
+
+
 def boot_id() -> str:
     """The running kernel's boot id (random(4)): pids and start times of another boot mean nothing."""
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()

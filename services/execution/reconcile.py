@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from flask import current_app
 from redis.exceptions import RedisError
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 
 from extensions import db
 from models import Environment, Phase, PhaseStatus, Run
@@ -64,6 +64,25 @@ def look_around(*, busy: bool = False) -> None:
             db.session.remove()
 
 
+def take_up() -> None:
+    """Enqueue, for this machine, the phases whose process here is gone: before this worker takes from the queue of all.
+
+    Else, where every worker is kept busy, nobody would follow what a killed one left for as long as the next phase
+    takes.
+    """
+    with current_app._get_current_object().app_context():
+        read_only.set(False)
+        try:
+            key_check.settle()
+            _lapsed()
+        except (*AWAY, RedisError, key_check.WrongKeys) as error:
+            log.warning("could not look for phases without a worker: %s", type(error).__name__)
+        except Exception as error:
+            log.error("could not look for phases without a worker: %s", type(error).__name__)
+        finally:
+            db.session.remove()
+
+
 @contextmanager
 def _alone() -> Iterator[bool]:
     """Whether no other worker of this machine is looking around right now."""
@@ -92,12 +111,13 @@ def _queued() -> None:
 
 def _lapsed() -> None:
     """Phases whose worker on this machine was lost; the working directory is here and nowhere else."""
-    lapsed = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < clock.now() - LEASE)
-    query = select(Phase).where(Phase.status == PhaseStatus.RUNNING, lapsed)
-    here = host.identity()
+    here, long_ago = host.identity(), clock.now() - LEASE
     found = []
-    for phase in db.session.scalars(query).all():
-        if _is_here(phase, here):
+    for phase in db.session.scalars(select(Phase).where(Phase.status == PhaseStatus.RUNNING)).all():
+        if phase.heartbeat_at is not None and phase.heartbeat_at >= long_ago:
+            if steps.abandoned(phase) and _at_once(phase):
+                found.append(phase)
+        elif _is_here(phase, here):
             found.append(phase)
         elif phase.heartbeat_at is None:
             _start_clock(phase)
@@ -108,6 +128,11 @@ def _lapsed() -> None:
         log.warning("phase %s lost its worker %s", phase.id, phase.worker)
         queue.enqueue_adoption(phase, here, there)
     db.session.commit()
+
+
+def _at_once(phase: Phase) -> bool:
+    """Whether it may be taken over before its lease lapses: once in so many seconds, should each who does be killed."""
+    return bool(queue.connection().set(f"lockstep:at-once:{phase.id}", 1, nx=True, ex=int(LEASE.total_seconds())))
 
 
 def _start_clock(phase: Phase) -> None:

@@ -44,7 +44,7 @@ from typing import Any
 
 from services.execution import hcl, inside
 from services.execution.backend_blocks import ephemeral_variables, has_own_backend
-from services.execution.child import ProcessId
+from services.execution.child import ProcessId, boot_id, pid_exists
 
 OVERRIDE = "zz_lockstep_override.tf"
 LOCK_FILE = ".terraform.lock.hcl"
@@ -54,7 +54,7 @@ MOST = 1 << 30
 STEPS = ("init", "plan", "apply")
 #: At the end of the name of one that is being removed: whatever is in it is not needed any more.
 GONE = ".gone"
-_INITIALISED, _READER = "initialised", "reader"
+_INITIALISED, _HOLDER, _READER = "initialised", "holder", "reader"
 _FOLDERS = ("config", "state", "variables", "home", "tmp", "control")
 
 
@@ -167,6 +167,24 @@ class Workdir:
     def mark_initialised(self) -> None:
         """Write that down, for whoever takes the phase over as well."""
         (self.control / _INITIALISED).touch(mode=0o600)
+
+    def mark_held(self, worker: str) -> None:
+        """Write down which process follows here as `worker`, so that others of the machine can tell when it is gone."""
+        holder = {"worker": worker, "pid": os.getpid(), "boot_id": boot_id(), "namespace": _namespace()}
+        self._write_private(self.control / _HOLDER, json.dumps(holder).encode())
+
+    def abandoned_by(self, worker: str) -> bool:
+        """Whether the process that follows here as `worker` is known to be gone.
+
+        False where that cannot be told: another one has its number by now, or it was started in another container,
+        whose processes this one does not see.
+        """
+        try:
+            holder = json.loads((self.control / _HOLDER).read_bytes())
+            seen = (holder["worker"], holder["boot_id"], holder["namespace"]) == (worker, boot_id(), _namespace())
+            return seen and not pid_exists(int(holder["pid"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def mark_read(self) -> None:
         """Write down that this process reads the saved plan, after the end of its phase."""
@@ -315,3 +333,8 @@ class Workdir:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+
+def _namespace() -> int:
+    """Which processes this one sees: their numbers mean nothing elsewhere (pid_namespaces(7))."""
+    return os.stat("/proc/self/ns/pid").st_ino
