@@ -63,6 +63,7 @@ def work(app: Flask) -> None:
     config = app.config["LOCKSTEP"]
     settle(app)
     with app.app_context():
+        reconcile.take_up()
         reconcile.look_around()
         client = queue.connect(config.redis_url, blocking=True)
         worker = LockstepWorker(
@@ -123,6 +124,7 @@ class LockstepWorker(Worker):
             return
         self._sign(busy=True)
         super().execute_job(job, taken_from)
+        reconcile.take_up()
         self._sign(busy=False)
         settle(_app())
 

@@ -23,7 +23,7 @@ from policy.lifecycle import RUNNING, RunStatus
 from policy.mfa import Lock, PhaseKind
 from policy.permissions import Permission
 from policy.plan_summary import Summary
-from services import clock, run_pages
+from services import clock, queue, run_pages
 from services.access import Authority
 from services.errors import CodeRejected
 
@@ -93,6 +93,11 @@ class RunView:
     @property
     def worker_host(self) -> str:
         return (self.ended_in.worker or "").rpartition(":")[0] or "its machine"
+
+    @cached_property
+    def takeover_delay(self) -> str:
+        """Why nobody takes over from a lost worker, "" when somebody is about to."""
+        return queue.takeover_delay((self.ended_in.worker or "").rpartition(":")[0]) if self.worker_lost else ""
 
     @property
     def may_give_up(self) -> bool:

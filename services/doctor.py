@@ -225,14 +225,21 @@ def _runs(pid: int) -> bool:
 def _working_directories() -> Iterator[Finding]:
     """States that are nowhere but in the working directory of a phase which has ended."""
     try:
-        kept = leftovers.only_copies()
+        kept, unknown = leftovers.only_copies()
     except SQLAlchemyError:
         return  # the database says so itself
+    except OSError as error:
+        detail = f"the working directories cannot be listed ({type(error).__name__})"
+        yield Finding("States", Status.PROBLEM, detail, "Give the folder work in the data folder to its owner.")
+        return
     finally:
         db.session.rollback()
     for path in kept:
         advice = "Keep it; upload the state in it on the environment's States tab, then remove the folder."
         yield Finding("States", Status.WARNING, f"{path} holds one that is stored nowhere else", advice)
+    for path, kind in unknown:
+        advice = "Look whether a state is in it and who owns its files; nothing removes it while this is so."
+        yield Finding("States", Status.WARNING, f"{path} cannot be looked at ({kind})", advice)
 
 
 def _terraform(setting: str | None) -> Finding:

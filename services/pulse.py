@@ -101,7 +101,9 @@ def _ages(row: Row[Any]) -> list[object]:
         live = found[f"{kind}_status"] in (PhaseStatus.QUEUED, PhaseStatus.RUNNING)
         ages.append(int((until - now).total_seconds()) // 60 if until and live else None)
         ages.append(running and beat is None)
-        ages.append(running and beat is not None and now - beat > LEASE)
+        lost = running and beat is not None and now - beat > LEASE
+        # Whether another worker is free to take over changes meanwhile.
+        ages.append(int((now - beat).total_seconds()) // 10 if lost else None)
         ages.append(running and beat is not None and now - beat > GIVE_UP_AFTER)
         # Who holds the phase matters to the page only when it changes hands after a silence.
         ages.append(found[f"{kind}_worker"] if found[f"{kind}_status"] is PhaseStatus.RUNNING else None)

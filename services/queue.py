@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from datetime import timedelta
 from typing import Any
 
 from flask import current_app
@@ -14,6 +15,7 @@ from rq.job import Job
 from rq.serializers import JSONSerializer
 
 from models import Phase
+from services import clock
 
 #: Every worker takes from this one, and first from its machine's own, ``lockstep.HOST``.
 QUEUE = "lockstep"
@@ -26,6 +28,12 @@ FUNCTIONS = frozenset((RUN_PHASE, ADOPT_PHASE))
 #: Signs of workers: each renews its own every 15 s.
 _PRESENT = "lockstep:worker:"
 _PRESENT_SECONDS = 45
+
+#: A job that a worker took is begun within this time, or was lost with its worker.
+_BEGUN_WITHIN = timedelta(seconds=20)
+
+#: Seconds in which two machines that look around enqueue one job between them; less than between two looks.
+_MOMENT = 10
 
 log = logging.getLogger(__name__)
 
@@ -105,13 +113,29 @@ def enqueue_phase(phase: Phase) -> bool:
     return _enqueue(RUN_PHASE, phase.id, job_id(phase))
 
 
-def enqueue_adoption(phase: Phase, host: str) -> bool:
+def enqueue_again(phase: Phase, there: frozenset[str]) -> bool:
+    """Hand a phase that is still queued to the workers, unless its job is ``there``, as :func:`waiting` answered.
+
+    A worker that is killed after it took a job from the queue and before it began leaves the job's record, and with it
+    an id that is refused as one that is there already. So after a while the id is another one.
+    """
+    if phase.queued_at is None or clock.now() - phase.queued_at < _BEGUN_WITHIN:
+        return enqueue_phase(phase)
+    return _enqueue_again(RUN_PHASE, phase.id, job_id(phase), there)
+
+
+def enqueue_adoption(phase: Phase, host: str, there: frozenset[str]) -> bool:
     """Hand a running phase whose worker was lost to another one on the machine that has its working directory.
 
-    One job for each lease that lapsed.
+    One job for each lease that lapsed, unless it is ``there``: see :func:`enqueue_again`.
     """
     lapsed = int(phase.heartbeat_at.timestamp() * 1000) if phase.heartbeat_at else 0
-    return _enqueue(ADOPT_PHASE, phase.id, f"adopt-{phase.id}-{lapsed}", host)
+    return _enqueue_again(ADOPT_PHASE, phase.id, f"adopt-{phase.id}-{lapsed}", there, host)
+
+
+def waiting(host: str | None = None) -> frozenset[str]:
+    """What lies in the queue of all workers, or in that of a machine: ids of jobs, without the moment in them."""
+    return frozenset("-".join(identifier.split("-")[:3]) for identifier in queue(host=host).get_job_ids())
 
 
 def sign(worker: str, *, busy: bool) -> None:
@@ -124,11 +148,32 @@ def absent(worker: str) -> None:
     connection().delete(_PRESENT + worker)
 
 
+def _said(host: str = "") -> list[Any]:
+    """What the workers said last, all or those of a machine. Raises RedisError."""
+    client, beginning = connection(), f"{_PRESENT}{host}:" if host else _PRESENT
+    keys = [key for key in client.scan_iter(_PRESENT + "*", count=1000) if key.decode().startswith(beginning)]
+    return [client.get(key) for key in keys]
+
+
+def takeover_delay(host: str) -> str:
+    """Why no worker of a machine takes over what a lost one left, as a sentence; "" when one is idle and will."""
+    try:
+        said = _said(host)
+    except RedisError:
+        return "Redis does not answer, so no worker can take over yet."
+    if not said:
+        return "No worker of that machine is running; one that starts takes over."
+    if b"idle" in said:
+        return ""
+    if len(said) == 1:
+        return "The only worker of that machine is busy with another run; it takes over when it is free."
+    return f"All {len(said)} workers of that machine are busy with other runs; the first that is free takes over."
+
+
 def delay() -> str:
     """Why no worker takes what is queued, as a sentence; "" when one is idle and will."""
     try:
-        client = connection()
-        said = [client.get(key) for key in client.scan_iter(_PRESENT + "*", count=1000)]
+        said = _said()
     except RedisError:
         return "Redis does not answer, so no worker can take it. It starts by itself when Redis is back."
     if not said:
@@ -157,6 +202,15 @@ def _enqueue(function: str, phase_id: int, identifier: str, host: str | None = N
         log.warning("%s not enqueued, Redis is away: %s", identifier, type(error).__name__)
         return False
     return True
+
+
+def _enqueue_again(
+    function: str, phase_id: int, identifier: str, there: frozenset[str], host: str | None = None
+) -> bool:
+    if identifier in there:
+        return True
+    moment = int(clock.now().timestamp()) // _MOMENT
+    return _enqueue(function, phase_id, f"{identifier}-{moment}", host)
 
 
 def job_id(phase: Phase) -> str:

@@ -42,6 +42,13 @@ class ProcessId:
     start_time: int
     boot_id: str
 
+    @classmethod
+    def own(cls) -> ProcessId:
+        """The present process."""
+        found = _stat(os.getpid())
+        assert found is not None  # noqa: S101 (it runs)
+        return cls(os.getpid(), found[0], boot_id())
+
     def alive(self) -> bool:
         """Whether it still runs; a zombie does not."""
         return self.boot_id == boot_id() and _stat(self.pid) == (self.start_time, True)
@@ -198,6 +205,12 @@ def attach(control: Path, step: str) -> Child:
         argv=tuple(record["argv"]),
         init=ProcessId(record["init_pid"], record["init_start_time"], boot) if "init_pid" in record else None,
     )
+
+
+def pid_exists(pid: int) -> bool:
+    """Whether any process has this number now; a zombie has ended."""
+    found = _stat(pid)
+    return found is not None and found[1]
 
 
 def boot_id() -> str:

@@ -153,7 +153,10 @@ def clear(work: Work) -> None:
         return
     over = steadily(lambda: work.run.status).final
     db.session.rollback()  # removing can take a while
-    work.workdir.remove()
+    try:
+        work.workdir.remove()
+    except OSError as error:  # tried again by whoever looks after what is left behind
+        log.warning("run %s: its working directory is not removed: %s", work.run_id, type(error).__name__)
     if over:
         prepared.drop(work.run_id)
     try:

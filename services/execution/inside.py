@@ -130,7 +130,7 @@ def _copy_file(name: str, source: int, target: int, most: int) -> int:
 
 
 def remove(root: Path) -> None:
-    """Remove the folder `root` with everything in it; what is gone already is fine.
+    """Remove the folder `root` with everything in it; what is gone already, or goes meanwhile, is fine.
 
     Folders in it are moved to the top first and emptied there: no path gets long, and nothing is recursive.
     """
@@ -140,21 +140,27 @@ def remove(root: Path) -> None:
         return
     try:
         for name in iter(lambda: next(_folders(top), None), None):
-            _open_up(name, top)
-            folder = os.open(name, _FOLDER, dir_fd=top)
-            try:
-                for inner in _folders(folder):
-                    _open_up(inner, folder)  # moving a folder writes into it
-                    os.rename(inner, f".{secrets.token_hex(16)}", src_dir_fd=folder, dst_dir_fd=top)
-                _unlink_all(folder)
-            finally:
-                os.close(folder)
-            os.rmdir(name, dir_fd=top)
+            with contextlib.suppress(FileNotFoundError):  # another process removes the same; the loop looks again
+                _empty(name, top)
         _unlink_all(top)
     finally:
         os.close(top)
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(root)
+
+
+def _empty(name: str, top: int) -> None:
+    """Remove the folder `name` of `top`; the folders in it are put beside it."""
+    _open_up(name, top)
+    folder = os.open(name, _FOLDER, dir_fd=top)
+    try:
+        for inner in _folders(folder):
+            _open_up(inner, folder)  # moving a folder writes into it
+            os.rename(inner, f".{secrets.token_hex(16)}", src_dir_fd=folder, dst_dir_fd=top)
+        _unlink_all(folder)
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=top)
 
 
 def _open_up(name: str, folder: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 
 from flask import current_app
 from redis.exceptions import RedisError
-from sqlalchemy import or_, select, update
+from sqlalchemy import and_, or_, select, update
 
 from extensions import db
 from models import Phase, PhaseStatus, Run
@@ -157,13 +157,17 @@ def _locked(phase_id: int) -> Phase | None:
 
 
 def _adopt(phase_id: int) -> Work | None:
-    """Take the lapsed lease by compare-and-set; None when another worker has it, or the phase has ended."""
+    """Take the lapsed lease, or that of a process which is gone, by compare-and-set; None when another worker has it,
+    or the phase has ended.
+    """
     # The audit event names the run, and the run comes before its phase: who has it for update is waited for now.
     of_phase = select(Run.id).join(Phase, Phase.run_id == Run.id).where(Phase.id == phase_id)
     db.session.execute(of_phase.with_for_update(read=True, key_share=True, of=Run))
     phase = db.session.get(Phase, phase_id, populate_existing=True)
     last_sign, lost = (phase.heartbeat_at, phase.worker) if phase is not None else (None, None)
     lapsed = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < clock.now() - LEASE)
+    if phase is not None and steps.abandoned(phase):
+        lapsed = or_(lapsed, and_(Phase.worker == lost, Phase.heartbeat_at == last_sign))
     statement = update(Phase).where(Phase.id == phase_id, Phase.status == PhaseStatus.RUNNING, lapsed)
     lease = ending.lease()
     if phase is None or not won(statement.values(**lease)):

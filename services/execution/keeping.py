@@ -67,7 +67,7 @@ def stored(work: Work) -> bool:
 
 def _newest(work: Work) -> tuple[bytes, bool]:
     """The state with the highest serial, empty for none, and whether every state that is there can be stored here."""
-    errored = _read(work, work.workdir.errored_state_path)
+    errored = b"" if work.workdir.torn else _read(work, work.workdir.errored_state_path)
     if not work.state_kept_here:
         return b"", not errored
     there = [content for content in (_read(work, work.workdir.state_path), errored) if content]

@@ -1,7 +1,8 @@
 """Working directories that a killed worker left behind: removed once everything in them is stored.
 
 A phase removes its own directory at its end. One that is still there half a minute later has lost its worker between
-the end of the phase and the removal, or belongs to a run that somebody gave up on.
+the end of the phase and the removal, or belongs to a run that somebody gave up on. Only the attributes of a plan are
+read after the end of its phase; a mark says so.
 """
 
 from __future__ import annotations
@@ -9,52 +10,87 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
 from flask import current_app
+from sqlalchemy.exc import SQLAlchemyError
 
 from extensions import db
 from models import Phase, PhaseStatus
 from policy.lifecycle import LEASE
 from services import clock, states
-from services.execution import keeping, steps, terraform
+from services.execution import inside, keeping, steps, terraform
 from services.execution.child import ChildNotStarted
-from services.execution.workdir import STEPS, Workdir
+from services.execution.steady import apart
+from services.execution.summary import SHOW_SECONDS
+from services.execution.workdir import GONE, STEPS, Workdir
 
 log = logging.getLogger(__name__)
 
-_NAME = re.compile(r"phase-(\d+)-(\d+)")
+_NAME = re.compile(rf"phase-(\d+)-(\d+)({re.escape(GONE)})?")
 _told: set[Path] = set()
 
 
 def sweep() -> None:
-    """Remove what is left of phases that have ended; commits. What holds an unsaved state stays."""
-    for path, phase in found():
-        if unsaved(path, phase):
-            if path not in _told:
-                log.error("%s holds a state that is stored nowhere else", path)
-                _told.add(path)
-        else:
-            log.warning("%s was left behind and is removed", path)
-            Workdir(path).remove()
+    """Remove what is left of phases that have ended; commits. What holds an unsaved state stays.
+
+    One directory that cannot be looked at or removed keeps no other from it.
+    """
+    for path in _directories():
+        with apart(f"{path} was left behind and cannot be removed"):
+            _sweep(path)
 
 
-def found() -> Iterator[tuple[Path, Phase]]:
-    """Directories in which nothing runs any more, with the phase that they were made for."""
+def _sweep(path: Path) -> None:
+    if path.name.endswith(GONE):
+        inside.remove(path)  # whoever gave it this name had stored what is in it
+        return
+    phase = _ended(path)
+    if phase is None:
+        return
+    if unsaved(path, phase):
+        if path not in _told:
+            log.error("%s holds a state that is stored nowhere else", path)
+            _told.add(path)
+    else:
+        log.warning("%s was left behind and is removed", path)
+        Workdir(path).remove()
+
+
+def _directories() -> list[Path]:
     folder: Path = current_app.config["LOCKSTEP"].home / "work"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        named = _NAME.fullmatch(path.name)
-        phase = db.session.get(Phase, int(named.group(1)), populate_existing=True) if named else None
-        if phase is not None and _over(phase, path) and not _alive(path / "control"):
-            yield path, phase
-        db.session.commit()
+    return sorted(path for path in folder.iterdir() if _NAME.fullmatch(path.name)) if folder.is_dir() else []
 
 
-def only_copies() -> list[Path]:
-    """Directories that hold a state which is stored nowhere else; changes nothing."""
-    return [path for path, phase in found() if _applied(path) and not keeping.stored(steps.of_ended(phase, path))]
+def _ended(path: Path) -> Phase | None:
+    """The phase that this directory was made for, when nothing runs in it any more; ends the transaction."""
+    named = _NAME.fullmatch(path.name)
+    phase = db.session.get(Phase, int(named[1]), populate_existing=True) if named else None
+    over = phase is not None and _over(phase, path) and not _read(path) and not _alive(path / "control")
+    db.session.commit()
+    return phase if over else None
+
+
+def only_copies() -> tuple[list[Path], list[tuple[Path, str]]]:
+    """Directories that hold a state which is stored nowhere else, and those of which that cannot be told, with the
+    kind of error; changes nothing.
+    """
+    kept: list[Path] = []
+    unknown: list[tuple[Path, str]] = []
+    for path in _directories():
+        if path.name.endswith(GONE):
+            continue
+        try:
+            phase = _ended(path)
+            if phase is not None and _applied(path) and not keeping.stored(steps.of_ended(phase, path)):
+                kept.append(path)
+        except SQLAlchemyError:
+            raise
+        except Exception as error:
+            db.session.rollback()
+            unknown.append((path, type(error).__name__))
+    return kept, unknown
 
 
 def _applied(path: Path) -> bool:
@@ -95,6 +131,12 @@ def _over(phase: Phase, path: Path) -> bool:
         return False
     ended = phase.finished_at
     return untouched if ended is None else clock.now() - ended > LEASE
+
+
+def _read(path: Path) -> bool:
+    """Whether the phase's own worker still reads the attributes of its plan there. One that hangs is not waited for."""
+    since = Workdir(path).read_since()
+    return since is not None and time.time() - since < SHOW_SECONDS + LEASE.total_seconds()
 
 
 def _alive(control: Path) -> bool:

@@ -13,14 +13,14 @@ from contextlib import contextmanager
 
 from flask import current_app
 from redis.exceptions import RedisError
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 
 from extensions import db
 from models import Environment, Phase, PhaseStatus, Run
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, housekeeping, queue, runs
 from services.execution import host, leftovers, prepared, steps
-from services.execution.steady import AWAY
+from services.execution.steady import AWAY, apart
 from services.storage import key_check
 from services.storage.sqlite import read_only
 
@@ -39,7 +39,7 @@ _ALONE_SECONDS = 30
 def look_around(*, busy: bool = False) -> None:
     """Say that this worker is there, ``busy`` with a phase or not; enqueue what should be in the queue and is not.
 
-    A database or a Redis that is away is left for the next look.
+    A database or a Redis that is away is left for the next look, and so is what fails: no fault here ends a worker.
     """
     with current_app._get_current_object().app_context():
         read_only.set(False)
@@ -48,17 +48,37 @@ def look_around(*, busy: bool = False) -> None:
             queue.sign(host.worker(), busy=busy)
             with _alone() as alone:
                 if alone:
-                    _queued()
-                    _lapsed()
-                    _pending()
-                    leftovers.sweep()
-                    prepared.sweep()
+                    for part in (_queued, _lapsed, _pending, leftovers.sweep, prepared.sweep):
+                        with apart(f"{part.__module__}.{part.__name__} failed"):
+                            part()
                     if not busy:
-                        housekeeping.tidy(TIDY_SECONDS)
+                        with apart("the logs are not packed"):
+                            housekeeping.tidy(TIDY_SECONDS)
         except key_check.WrongKeys as error:
             log.critical("the runs are not looked after: %s", error)
         except (*AWAY, RedisError) as error:
             log.warning("could not look after the runs: %s", type(error).__name__)
+        except Exception as error:
+            log.error("could not look after the runs: %s", type(error).__name__)
+        finally:
+            db.session.remove()
+
+
+def take_up() -> None:
+    """Enqueue, for this machine, the phases whose process here is gone: before this worker takes from the queue of all.
+
+    Else, where every worker is kept busy, nobody would follow what a killed one left for as long as the next phase
+    takes.
+    """
+    with current_app._get_current_object().app_context():
+        read_only.set(False)
+        try:
+            key_check.settle()
+            _lapsed()
+        except (*AWAY, RedisError, key_check.WrongKeys) as error:
+            log.warning("could not look for phases without a worker: %s", type(error).__name__)
+        except Exception as error:
+            log.error("could not look for phases without a worker: %s", type(error).__name__)
         finally:
             db.session.remove()
 
@@ -78,31 +98,41 @@ def _alone() -> Iterator[bool]:
 
 
 def _queued() -> None:
-    """Queued phases whose job Redis may have lost; a job that is there already is not doubled."""
+    """Queued phases whose job Redis lost, or a worker that took it and was killed; one that is there is not doubled."""
     phases = list(db.session.scalars(select(Phase).where(Phase.status == PhaseStatus.QUEUED)))
     db.session.commit()
+    there = queue.waiting()
     for phase in phases:
         db.session.refresh(phase)
-        queue.enqueue_phase(phase)
+        if phase.status is PhaseStatus.QUEUED:
+            queue.enqueue_again(phase, there)
+    db.session.commit()
 
 
 def _lapsed() -> None:
     """Phases whose worker on this machine was lost; the working directory is here and nowhere else."""
-    lapsed = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < clock.now() - LEASE)
-    query = select(Phase).where(Phase.status == PhaseStatus.RUNNING, lapsed)
-    here = host.identity()
+    here, long_ago = host.identity(), clock.now() - LEASE
     found = []
-    for phase in db.session.scalars(query).all():
-        if _is_here(phase, here):
+    for phase in db.session.scalars(select(Phase).where(Phase.status == PhaseStatus.RUNNING)).all():
+        if phase.heartbeat_at is not None and phase.heartbeat_at >= long_ago:
+            if steps.abandoned(phase) and _at_once(phase):
+                found.append(phase)
+        elif _is_here(phase, here):
             found.append(phase)
         elif phase.heartbeat_at is None:
             _start_clock(phase)
     db.session.commit()
+    there = queue.waiting(here)
     for phase in found:
         db.session.refresh(phase)
         log.warning("phase %s lost its worker %s", phase.id, phase.worker)
-        queue.enqueue_adoption(phase, here)
+        queue.enqueue_adoption(phase, here, there)
     db.session.commit()
+
+
+def _at_once(phase: Phase) -> bool:
+    """Whether it may be taken over before its lease lapses: once in so many seconds, should each who does be killed."""
+    return bool(queue.connection().set(f"lockstep:at-once:{phase.id}", 1, nx=True, ex=int(LEASE.total_seconds())))
 
 
 def _start_clock(phase: Phase) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+from redis.exceptions import RedisError
 from sqlalchemy.exc import InterfaceError, OperationalError
 
 from extensions import db
@@ -48,6 +49,21 @@ def steadily(call: Callable[[], T], meanwhile: Callable[[], object] | None = Non
             if meanwhile is not None and isinstance(error, StoreAway):
                 with contextlib.suppress(*AWAY):
                     meanwhile()
+
+
+@contextlib.contextmanager
+def apart(what: str) -> Iterator[None]:
+    """One piece of looking after things: a fault in it is logged, by its type alone, and stops nothing that follows.
+
+    What is away is raised: the pieces that follow need it too.
+    """
+    try:
+        yield
+    except (*AWAY, RedisError):
+        raise
+    except Exception as error:
+        log.error("%s: %s", what, type(error).__name__)
+        db.session.rollback()
 
 
 def tell(error: Away) -> None:

@@ -54,6 +54,7 @@ def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
         work.workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
     work.workdir.make()
     try:
+        work.workdir.mark_held(work.worker)
         _unpack(content.archive, work.workdir)
         work.workdir.write_variables(values.terraform, values.hcl)
         _place(content, work)
@@ -110,7 +111,21 @@ def resume(run: Run, phase: Phase) -> Work | None:
     secrets = hidden.found(current_app.config["LOCKSTEP"].vault, workdir, phase.id)
     work.redactor = HideAll() if secrets is None else Redactor(secrets)
     work.state_kept_here = not has_own_backend(workdir.cwd)
+    with contextlib.suppress(OSError):  # without it, whoever comes next waits for the lease to lapse
+        workdir.mark_held(work.worker)
     return work
+
+
+def abandoned(phase: Phase) -> bool:
+    """Whether the process that follows this phase is known to be gone, so that nobody need wait for its lease to lapse.
+
+    Only once the last command was started: what a process was about to start when it was killed may start a moment
+    later, and whoever took over at once would start it a second time.
+    """
+    if phase.worker is None or host.of(phase.worker) != host.identity():
+        return False
+    workdir = workdir_of(phase.run, phase)
+    return (workdir.control / f"{phase.kind.value}.pid").exists() and workdir.abandoned_by(phase.worker)
 
 
 def of_ended(phase: Phase, root: Path) -> Work:
@@ -132,7 +147,8 @@ def of_ended(phase: Phase, root: Path) -> Work:
         version=run.terraform_version or "",
         worker=phase.worker or "",
         adopted=True,
-        state_kept_here=not has_own_backend(workdir.cwd),
+        # Where a removal was broken off, the files that would tell may be gone; a state beside them is Lockstep's.
+        state_kept_here=workdir.torn or not has_own_backend(workdir.cwd),
     )
 
 

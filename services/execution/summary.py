@@ -33,6 +33,7 @@ def summarize(work: Work, *, counted: bool) -> None:
     try:
         if work.terraform is None or release.asked():
             raise terraform.TerraformMissing("There is no time for it, or no terraform.")
+        work.workdir.mark_read()  # the phase is over, but its directory is still needed
         answer = terraform.capture(
             work.terraform,
             ["show", "-json", str(work.workdir.plan_path)],

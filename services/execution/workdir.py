@@ -34,15 +34,17 @@ must also be set during the apply phase"), so those alone are given to the apply
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from services.execution import hcl, inside
 from services.execution.backend_blocks import ephemeral_variables, has_own_backend
+from services.execution.child import ProcessId, boot_id, pid_exists
 
 OVERRIDE = "zz_lockstep_override.tf"
 LOCK_FILE = ".terraform.lock.hcl"
@@ -50,7 +52,9 @@ LOCK_FILE = ".terraform.lock.hcl"
 MOST = 1 << 30
 #: Terraform's commands, of which a phase has one or two.
 STEPS = ("init", "plan", "apply")
-_INITIALISED = "initialised"
+#: At the end of the name of one that is being removed: whatever is in it is not needed any more.
+GONE = ".gone"
+_INITIALISED, _HOLDER, _READER = "initialised", "holder", "reader"
 _FOLDERS = ("config", "state", "variables", "home", "tmp", "control")
 
 
@@ -141,6 +145,11 @@ class Workdir:
         return path
 
     @property
+    def torn(self) -> bool:
+        """Whether terraform's folder is gone: somebody began to remove the whole, which asks for stored states."""
+        return not os.path.lexists(self.config / self.directory)
+
+    @property
     def terraform_data(self) -> Path:
         """What `init` makes: providers, modules, and the backend that it found."""
         return self.cwd / ".terraform"
@@ -158,6 +167,37 @@ class Workdir:
     def mark_initialised(self) -> None:
         """Write that down, for whoever takes the phase over as well."""
         (self.control / _INITIALISED).touch(mode=0o600)
+
+    def mark_held(self, worker: str) -> None:
+        """Write down which process follows here as `worker`, so that others of the machine can tell when it is gone."""
+        holder = {"worker": worker, "pid": os.getpid(), "boot_id": boot_id(), "namespace": _namespace()}
+        self._write_private(self.control / _HOLDER, json.dumps(holder).encode())
+
+    def abandoned_by(self, worker: str) -> bool:
+        """Whether the process that follows here as `worker` is known to be gone.
+
+        False where that cannot be told: another one has its number by now, or it was started in another container,
+        whose processes this one does not see.
+        """
+        try:
+            holder = json.loads((self.control / _HOLDER).read_bytes())
+            seen = (holder["worker"], holder["boot_id"], holder["namespace"]) == (worker, boot_id(), _namespace())
+            return seen and not pid_exists(int(holder["pid"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def mark_read(self) -> None:
+        """Write down that this process reads the saved plan, after the end of its phase."""
+        self._write_private(self.control / _READER, json.dumps(asdict(ProcessId.own())).encode())
+
+    def read_since(self) -> float | None:
+        """When somebody who is still alive began to read the saved plan, in seconds since the epoch."""
+        path = self.control / _READER
+        try:
+            since, reader = path.stat().st_mtime, ProcessId(**json.loads(path.read_bytes()))
+        except (FileNotFoundError, ValueError, TypeError):
+            return None
+        return since if reader.alive() else None
 
     # -- variables ----------------------------------------------------------------------------------------
 
@@ -262,8 +302,16 @@ class Workdir:
             self._write_private(self.cwd / LOCK_FILE, content)
 
     def remove(self) -> None:
-        """Delete it with everything in it; what is already gone is fine."""
-        inside.remove(self.root)
+        """Delete it with everything in it; what is already gone is fine. The caller has stored its states.
+
+        It gets another name first, so that what is left of it, where this process is killed, is not taken for a
+        working directory.
+        """
+        gone = self.root.with_name(f"{self.root.name}{GONE}")
+        inside.remove(gone)
+        with contextlib.suppress(FileNotFoundError):
+            self.root.rename(gone)
+        inside.remove(gone)
 
     def read(self, path: Path) -> bytes | None:
         """The content of a file in it that a command may have made; None when there is none.
@@ -285,3 +333,8 @@ class Workdir:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+
+def _namespace() -> int:
+    """Which processes this one sees: their numbers mean nothing elsewhere (pid_namespaces(7))."""
+    return os.stat("/proc/self/ns/pid").st_ino

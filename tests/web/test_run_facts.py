@@ -102,7 +102,7 @@ def test_a_lost_worker_is_said_and_taken_back(
     beat(45)
     lost = poll(alice, world, seen)[1]
     assert 'id="worker"' in lost and "No sign of the worker on its machine since <time" in lost
-    assert "takes over; terraform goes on by itself." in lost
+    assert "No worker of that machine is running; one that starts takes over. Terraform goes on by itself." in lost
     assert "No sign of the worker" in show(alice, world)
     seen = first(alice, world)
     assert poll(alice, world, seen) == (204, "")

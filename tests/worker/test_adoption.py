@@ -66,6 +66,28 @@ def test_a_running_terraform_is_followed_again(bench: Bench, horse: Callable[[Ph
     assert run.applied_counts is not None and run.applied_counts["add"] == 2
 
 
+def test_a_killed_process_of_this_machine_is_not_waited_for(
+    bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    run = confirmed(bench, held(gate))
+    pid = horse(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    phase_id = run.apply.id
+    db.session.commit()
+    reconcile.take_up()
+    assert ("services.execution.job.adopt_phase", [phase_id]) not in lab.queued_jobs(), "it lives"
+    kill(pid)
+    db.session.commit()
+    reconcile.take_up()
+    assert ("services.execution.job.adopt_phase", [phase_id]) in lab.queued_jobs()
+    gate.touch()
+    db.session.commit()
+    job.adopt_phase(phase_id)
+    assert lab.status(run) is RunStatus.APPLIED, run.error
+    assert_told_once(run)
+
+
 def test_a_terraform_that_ended_meanwhile_is_wound_up(
     bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
 ) -> None:
