@@ -14,7 +14,7 @@ import config as settings
 import models  # noqa: F401  (registers every table)
 from extensions import csrf, db, htmx, login_manager
 from services import queue
-from services.storage import sqlite
+from services.storage import postgresql, sqlite
 
 
 class _Sessions(SecureCookieSessionInterface):
@@ -98,6 +98,7 @@ def create_app(
     app.extensions["lockstep-redis"] = queue.connect(config.redis_url)
     with app.app_context():
         sqlite.install(db.engine)
+        postgresql.install(db.engine)
     if pages:
         _add_pages(app, config)
     return app

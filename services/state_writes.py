@@ -26,7 +26,7 @@ def from_terminal(
     Raises :class:`services.errors.Forbidden`, :class:`NotAState`, :class:`state_locks.Locked`, :class:`StaleState`.
     """
     require(membership, Permission.WRITE_STATE, "You cannot write the state of this environment.", environment)
-    prepared = states.prepare(content)
+    prepared = states.prepare(environment.id, content)
     states.hold_still(environment.id)
     state_locks.require_theirs_or_free(environment, membership.user, sent_lock)
     version = states.save(environment.id, prepared, source=StateSource.TERMINAL, user=membership.user)
@@ -45,7 +45,7 @@ def upload(
     if force and typed_name.strip() != environment.name:
         raise Invalid("name", f"Type {environment.name} to replace the state. Nothing was changed.")
     try:
-        prepared = states.prepare(content)
+        prepared = states.prepare(environment.id, content)
     except NotAState as error:
         raise Invalid("state", f"{error} Nothing was changed.") from None
     states.hold_still(environment.id)
@@ -83,7 +83,7 @@ def roll_back(
     content = blobs.get(old.blob_id, alone=True)
     db.session.rollback()
     try:
-        prepared = states.prepare(state_file.renumbered(content, serial, lineage))
+        prepared = states.prepare(environment.id, state_file.renumbered(content, serial, lineage))
     except NotAState as error:
         raise Invalid("serial", f"{error} Nothing was changed.") from None
     states.hold_still(environment.id)

@@ -1,13 +1,15 @@
 """State versions: kept, listed, read. Everything that writes one comes through here, under the environment's lock.
 
-A version and the checks that let it in are one transaction: of two writers the second sees what the first stored.
+A version and the checks that let it in are one transaction: of two writers the second sees what the first stored. What
+takes a bucket is done before that transaction: on SQLite everybody else who writes waits for it.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -15,7 +17,7 @@ from typing import Any
 from sqlalchemy import func, select
 
 from extensions import db
-from models import Environment, Run, StateSource, StateVersion, User
+from models import Blob, Environment, Run, StateSource, StateVersion, User
 from policy import state_file
 from policy.state_file import NotAState
 from services import clock
@@ -46,12 +48,28 @@ class StateFacts:
 
 
 @dataclass(frozen=True)
-class Prepared:
-    """A state that was read before any transaction began. ``digests`` is None where it cannot be looked into."""
+class _Compared:
+    """How a state compares with what was current before the lock was taken.
 
-    content: bytes
+    ``current`` is the blob of that; ``same``: it has the serial of that and says the same; ``changes`` are the counts
+    against the version before, None where one of the two cannot be looked into.
+    """
+
+    current: str | None
+    same: bool
+    changes: dict[str, int] | None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A state that was read, compared and put where blobs lie, before any lock was taken.
+
+    Its row is in the session: a rollback removes what was stored.
+    """
+
     facts: StateFacts
-    digests: Mapping[str, bytes] | None
+    blob: Blob
+    compared: _Compared
 
 
 def facts(content: bytes) -> StateFacts | None:
@@ -74,39 +92,62 @@ def facts(content: bytes) -> StateFacts | None:
         return None
 
 
-def prepare(content: bytes) -> Prepared:
-    """Read a state that a person hands in; for large ones this takes seconds, so no transaction is open meanwhile.
+def prepare(environment_id: int, content: bytes) -> Prepared:
+    """Read and store a state that a person hands in; that takes seconds, so no transaction is open meanwhile.
 
-    Raises :class:`NotAState`.
+    What the caller changed before is rolled back. Raises :class:`NotAState`.
     """
     db.session.rollback()
     digests = state_file.digests(state_file.parse(content))
     found = facts(content)
     if found is None:
         raise NotAState("That is not a state file.")
-    return Prepared(content, found, digests)
+    current, before = latest(environment_id), None
+    if current is not None:
+        before = current.blob_id
+    compared = _compare(current, before, content, found, digests)
+    return Prepared(found, blobs.put("state", content), compared)
 
 
-def store(run: Run, content: bytes) -> StateVersion | None:
+def store(
+    run: Run,
+    content: bytes,
+    *,
+    first: Callable[[], object] = lambda: None,
+    beside: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> StateVersion | None:
     """Keep ``content`` as the run's state; the caller commits. None when it is what is kept already.
 
-    One run makes one version: while its apply goes on, the version is replaced as terraform saves after each
-    resource (its local backend keeps one serial meanwhile). Raises :class:`StaleState` when it does not continue the
-    current version.
+    What the caller changed before is committed. ``first`` is called in the transaction that writes, before its locks;
+    ``beside`` is entered for as long as a bucket may keep this waiting. One run makes one version: while its apply goes
+    on, the version is replaced as terraform saves after each resource (its local backend keeps one serial meanwhile).
+    Raises :class:`StaleState` when it does not continue the current version.
     """
-    found = facts(content)
+    found, run_id, environment_id = facts(content), run.id, run.environment_id
+    db.session.commit()
     if found is None:
         return None
-    hold_still(run.environment_id)
-    current = latest(run.environment_id)
-    if _is_kept(current, found):
-        return None
-    mine = current if current is not None and current.run_id == run.id else None
+    digests = _digests_of(content)
+    while True:
+        current = latest(environment_id)
+        if _is_kept(current, found):
+            return None
+        before = _before(current, run_id)
+        with beside():
+            compared = _compare(current, before, content, found, digests)
+            prepared = Prepared(found, blobs.put("state", content), compared)
+        first()
+        hold_still(environment_id)
+        current = latest(environment_id)
+        if (current.blob_id if current is not None else None) == compared.current:
+            break
+        db.session.rollback()  # somebody was faster
+    mine = current if current is not None and current.run_id == run_id else None
     if current is not None:
-        _require_continues(current, found, content, own=mine is not None)
-    version = mine or _new(run.environment_id)
-    version.run_id, version.source = run.id, StateSource.RUN
-    return _write(version, Prepared(content, found, _digests_of(content)))
+        _require_continues(current, prepared, own=mine is not None)
+    version = mine or _new(environment_id)
+    version.run_id, version.source = run_id, StateSource.RUN
+    return _write(version, prepared)
 
 
 def save(
@@ -125,9 +166,10 @@ def save(
     """
     current = latest(environment_id)
     if _is_kept(current, prepared.facts):
+        blobs.drop(prepared.blob.id)
         return None
     if current is not None and not force:
-        _require_continues(current, prepared.facts, prepared.content, own=False)
+        _require_continues(current, prepared, own=False)
     version = _new(environment_id)
     version.source, version.created_by_id, version.restored_number = source, user.id, restored_number
     return _write(version, prepared)
@@ -169,31 +211,66 @@ def content(environment: Environment, number: int) -> tuple[StateVersion, bytes]
 
 
 def lineage_of(current: StateVersion) -> str:
-    """The lineage itself. Raises :class:`blobs.BlobUnreadable` where only its digest is known without the state."""
+    """The lineage itself; the caller has changed nothing.
+
+    Raises :class:`blobs.BlobUnreadable` where only its digest is known without the state.
+    """
     if not state_file.is_digest(current.lineage):
         return current.lineage
-    found = facts(blobs.get(current.blob_id))
-    return current.lineage if found is None else found.lineage
+    lineage = current.lineage
+    found = facts(blobs.get(current.blob_id, alone=True))
+    return lineage if found is None else found.lineage
 
 
 def _is_kept(current: StateVersion | None, found: StateFacts) -> bool:
     return current is not None and current.md5 == found.md5 and current.serial == found.serial
 
 
-def _require_continues(current: StateVersion, found: StateFacts, content: bytes, *, own: bool) -> None:
+def _require_continues(current: StateVersion, prepared: Prepared, *, own: bool) -> None:
     """``own``: the current version is of the same run, which may replace it."""
+    found, compared = prepared.facts, prepared.compared
     if not state_file.same_lineage(current.lineage, found.lineage):
         raise StaleState("The state has another lineage than the environment's current one.")
     if found.serial < current.serial:
         raise StaleState(f"The state has serial {found.serial}, older than the current {current.serial}.")
-    if found.serial == current.serial and not own and not _says_the_same(current, content):
+    same = compared.same and compared.current == current.blob_id
+    if found.serial == current.serial and not own and not same:
         raise StaleState(f"The state has the current serial {current.serial}, but another content.")
 
 
-def _says_the_same(current: StateVersion, content: bytes) -> bool:
+def _before(current: StateVersion | None, run_id: int) -> str | None:
+    """The blob of the version that the run's own comes after."""
+    if current is None or current.run_id != run_id:
+        return None if current is None else current.blob_id
+    query = select(StateVersion.blob_id).where(
+        StateVersion.environment_id == current.environment_id, StateVersion.number < current.number
+    )
+    return db.session.scalar(query.order_by(StateVersion.number.desc()).limit(1))
+
+
+def _compare(
+    current: StateVersion | None,
+    before: str | None,
+    content: bytes,
+    found: StateFacts,
+    digests: Mapping[str, bytes] | None,
+) -> _Compared:
+    """Look into the versions that count; commits, so that nobody waits for a bucket with this."""
+    here, same = None, False
+    if current is not None:
+        here, same = current.blob_id, current.serial == found.serial and current.blob_id == before
+    db.session.commit()
+    same = here is not None and same and _says_the_same(here, content)
+    changes = _changes(before, digests)
+    db.session.commit()
+    return _Compared(here, same, changes)
+
+
+def _says_the_same(current: str, content: bytes) -> bool:
     """A newer terraform that changes nothing writes its version into the state and keeps the serial."""
     try:
-        return state_file.same(state_file.parse(blobs.get(current.blob_id)), state_file.parse(content))
+        there = blobs.get(current, alone=True)
+        return state_file.same(state_file.parse(there), state_file.parse(content))
     except (NotAState, BlobUnreadable):
         return False
 
@@ -205,16 +282,15 @@ def _new(environment_id: int) -> StateVersion:
 
 def _write(version: StateVersion, prepared: Prepared) -> StateVersion:
     found, replaced = prepared.facts, version.blob_id
-    version.changes = _changes(version, prepared.digests)
-    blob = blobs.put("state", prepared.content)
     values: dict[str, Any] = {
         "serial": found.serial,
         "lineage": state_file.shown_lineage(found.lineage),
         "md5": found.md5,
-        "size": len(prepared.content),
+        "size": prepared.blob.size,
         "resources": found.resources,
         "terraform_version": found.terraform_version,
-        "blob_id": blob.id,
+        "blob_id": prepared.blob.id,
+        "changes": prepared.compared.changes,
         "created_at": clock.now(),
     }
     for name, value in values.items():
@@ -226,14 +302,10 @@ def _write(version: StateVersion, prepared: Prepared) -> StateVersion:
     return version
 
 
-def _changes(version: StateVersion, digests: Mapping[str, bytes] | None) -> dict[str, int] | None:
+def _changes(before: str | None, digests: Mapping[str, bytes] | None) -> dict[str, int] | None:
     """The counts against the version before; None where one of the two cannot be looked into: saving goes first."""
     if digests is None:
         return None
-    query = select(StateVersion.blob_id).where(
-        StateVersion.environment_id == version.environment_id, StateVersion.number < version.number
-    )
-    before = db.session.scalar(query.order_by(StateVersion.number.desc()).limit(1))
     try:
         known = _digests_of_blob(before) if before is not None else {}
     except (BlobUnreadable, StoreAway):
@@ -251,4 +323,4 @@ def _digests_of(content: bytes) -> Mapping[str, bytes] | None:
 @lru_cache(maxsize=4)
 def _digests_of_blob(blob_id: str) -> Mapping[str, bytes] | None:
     """Kept for a while: an apply saves its state after each resource, and the version before stays the same."""
-    return _digests_of(blobs.get(blob_id))
+    return _digests_of(blobs.get(blob_id, alone=True))

@@ -23,6 +23,7 @@ from services.execution.steps import HEARTBEAT, held
 from services.execution.stopping import Stopper
 from services.execution.work import PhaseFailed, Vanished, Work
 from services.storage import logs
+from services.storage.object_store import StoreAway
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class _Following:
     pending: list[Piece] = field(default_factory=list)
     tail: bytes = b""
     state_seen: int = 0
+    next_state: float = 0.0
     next_cancel: float = 0.0
     next_heartbeat: float = 0.0
 
@@ -250,9 +252,16 @@ def _hold(work: Work) -> None:
 def _keep_changed_state(following: _Following) -> None:
     workdir = following.work.workdir
     changed = inside.changed(workdir.root, workdir.state_path)
-    if changed is not None and changed != following.state_seen:
-        beat(following.work)  # a state of a run that somebody gave up on must not come on top of newer ones
-        keeping.keep_state(following.work)
+    if changed is not None and changed != following.state_seen and time.monotonic() >= following.next_state:
+        beat(following.work)
+        began = time.monotonic()
+        try:
+            # A state of a run that somebody gave up on must not come on top of newer ones.
+            keeping.keep_state(following.work, lambda: _hold(following.work))
+        except StoreAway:
+            # The log and a cancel have their turn for as long as a silent bucket took.
+            following.next_state = 2 * time.monotonic() - began
+            raise
         following.state_seen = changed
 
 

@@ -246,7 +246,7 @@ def _introduce(work: Work) -> None:
 def _plan(work: Work) -> None:
     if not (work.workdir.control / "plan.pid").exists():
         # Before anything that the plan starts could touch it: providers, and programs of the configuration.
-        steadily(lambda: _keep_lock(work))
+        steadily(lambda: _keep_lock(work), lambda: beat(work))
         prepared.keep(work)
     outcome = run_step(work, steps.plan_arguments(work))
     _require(work, outcome, allowed=(UNCHANGED, CHANGED))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,18 +17,22 @@ from models import StateVersion
 from policy.mfa import PhaseKind
 from services import audit, states
 from services.execution.inside import NotAFile, TooLarge
+from services.execution.steps import held
 from services.execution.work import Work
 from services.mfa import sts
 
 log = logging.getLogger(__name__)
 
 
-def keep_state(work: Work) -> None:
-    """Store the state as the working directory has it now; commits. A file that is only half written waits."""
+def keep_state(work: Work, first: Callable[[], object]) -> None:
+    """Store the state as the working directory has it now; commits. A file that is only half written waits.
+
+    ``first`` is called in the transaction that stores it, before anything is written.
+    """
     if work.state_kept_here:
         content = _read(work, work.workdir.state_path)
         if states.facts(content) is not None:
-            _store(work, content)
+            _store(work, content, first)
     db.session.commit()
 
 
@@ -87,9 +92,10 @@ def _read(work: Work, path: Path) -> bytes:
         return b""
 
 
-def _store(work: Work, content: bytes) -> None:
+def _store(work: Work, content: bytes, first: Callable[[], object] = lambda: None) -> None:
+    """The lease is renewed while a bucket takes its time, but not in the transaction, which has the phase's row."""
     if not _stored_before(work, content):
-        states.store(work.run, content)
+        states.store(work.run, content, first=first, beside=lambda: held(work.phase_id))
 
 
 def _stored_before(work: Work, content: bytes) -> bool:

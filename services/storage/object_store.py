@@ -11,6 +11,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,8 +26,12 @@ from flask import current_app
 from config import Config
 from services.errors import ServiceAway
 
-#: A bucket that does not answer is given up after this many seconds; whoever must not give up tries again.
-CONNECT_SECONDS, READ_SECONDS, TRIES = 3, 20, 2
+#: A bucket that does not answer is given up after this many seconds, far within a lease (policy/lifecycle.py); whoever
+#: must not give up tries again.
+CONNECT_SECONDS, READ_SECONDS = 2, 5
+
+#: A call that failed sooner than this is tried once more at once: a connection that the bucket had closed, say.
+SOON = 1.0
 
 # At DEBUG botocore logs the credentials' signatures and the bodies.
 logging.getLogger("botocore").setLevel(logging.INFO)
@@ -103,6 +108,16 @@ def _parts(address: str) -> tuple[str, str]:
 
 
 def _ask(operation: str, **arguments: Any) -> dict[str, Any]:
+    began = time.monotonic()
+    try:
+        return _ask_once(operation, **arguments)
+    except StoreAway:
+        if time.monotonic() - began >= SOON:
+            raise
+    return _ask_once(operation, **arguments)
+
+
+def _ask_once(operation: str, **arguments: Any) -> dict[str, Any]:
     """One call; a body is read to its end, so that a connection lost half-way is told as one."""
     try:
         answer: dict[str, Any] = getattr(_client(arguments["Bucket"]), operation)(**arguments)
@@ -143,7 +158,7 @@ def _new_client(config: Config, bucket: str) -> Any:
     settings: dict[str, Any] = dict(  # noqa: C408
         connect_timeout=CONNECT_SECONDS,
         read_timeout=READ_SECONDS,
-        retries={"total_max_attempts": TRIES, "mode": "standard"},
+        retries={"total_max_attempts": 1, "mode": "standard"},
         proxies=config.proxies_for(endpoint or f"https://{bucket}.s3.{region}.amazonaws.com"),
         ignore_configured_endpoint_urls=True,
         # A FIPS endpoint is AWS's own; and S3-compatible stores know no subdomains and no newer checksums.

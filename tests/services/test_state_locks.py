@@ -146,7 +146,7 @@ def test_what_a_state_says_of_itself_is_kept_in_clear_only_where_terraform_made_
     db.session.rollback()
     assert states.store(other, content(3, lineage=secret)) is not None, "it continues all the same"
     db.session.commit()
-    kept = states.prepare(content(9, lineage=made))
+    kept = states.prepare(factories.environment().id, content(9, lineage=made))
     saved = states.save(
         factories.environment().id, kept, source=StateSource.UPLOAD, user=factories.member().user, force=True
     )

@@ -1,4 +1,4 @@
-"""A bucket on moto's S3 server, behind a door that can be shut: a bucket that is away."""
+"""A bucket on moto's S3 server, behind a door that can be shut, or lead nowhere: a bucket that is away, or silent."""
 
 from __future__ import annotations
 
@@ -45,9 +45,14 @@ class Bucket:
         """Every connection is cut from now on."""
         self._door.open.clear()
 
+    def silent(self) -> None:
+        """Every connection is taken, and nothing that is sent is answered from now on."""
+        self._door.speaks.clear()
+
     def back(self) -> None:
-        """It answers again."""
+        """It answers again; what was sent meanwhile is lost."""
         self._door.open.set()
+        self._door.speaks.set()
 
     def objects(self) -> dict[str, bytes]:
         """What lies in it, by key."""
@@ -92,8 +97,9 @@ def _client(port: int) -> Any:
 class _Door:
     def __init__(self, port: int) -> None:
         self._port = port
-        self.open = threading.Event()
+        self.open, self.speaks = threading.Event(), threading.Event()
         self.open.set()
+        self.speaks.set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.endpoint = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -117,6 +123,9 @@ class _Door:
     def _pass(self, source: socket.socket, target: socket.socket) -> None:
         with contextlib.suppress(OSError):
             while (data := source.recv(1 << 16)) and self.open.is_set():
+                if not self.speaks.is_set():
+                    self.speaks.wait(120)
+                    break
                 target.sendall(data)
         for each in (source, target):
             with contextlib.suppress(OSError):

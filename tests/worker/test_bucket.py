@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 
 import config
 from extensions import db
-from models import Blob, Phase, StateVersion
-from policy.lifecycle import RunStatus
-from services import configurations, doctor, runs, states
+from models import Blob, Environment, Phase, StateVersion
+from policy.lifecycle import LEASE, RunStatus
+from services import clock, configurations, doctor, runs, state_writes, states
 from services.doctor import Status
+from services.execution import reconcile
 from services.storage import object_store
 from tests import factories
 from tests.support import bucket as buckets
@@ -86,6 +90,71 @@ def test_a_bucket_that_goes_away_during_an_apply_loses_no_state(bench: Bench, bu
     assert [version.resources for version in db.session.query(StateVersion)] == [2]
     assert b'"second"' in states.content(bench.environment, 1)[1]
     assert kinds(bucket) == ["configuration", "plan", "state"], "each replaced state was removed"
+
+
+def test_a_silent_bucket_keeps_nobody_waiting_and_loses_neither_lease_nor_state(
+    bench: Bench, bucket: Bucket, tmp_path: Path
+) -> None:
+    gate, last = tmp_path / "gate", tmp_path / "last"
+    waits = f"until test -e {last}; do sleep 0.1; done"
+    third = f'provisioner "local-exec" {{\n    command = "{waits}"\n  }}'
+    depends = "depends_on = [terraform_data.second]"
+    run = bench.planned(held(gate) + f'resource "terraform_data" "third" {{\n  {depends}\n  {third}\n}}\n')
+    runs.confirm(factories.member(), run)
+    phase = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply is under way")
+    lab.until(lambda: db.session.query(StateVersion).count() == 1, "the first state is stored")
+    bucket.silent()
+    gate.touch()
+    lab.until(lambda: "third: Provisioning with" in lab.log_of(run.apply), "the second state is written")
+    worker, until = run.apply.worker, time.monotonic() + 25
+    waited, ages = [], []
+    while time.monotonic() < until:
+        began = time.monotonic()
+        db.session.execute(update(Environment).values(name=Environment.name))
+        db.session.commit()
+        waited.append(time.monotonic() - began)
+        ages.append(clock.now() - (anew(run.apply).heartbeat_at or clock.now()))
+        db.session.commit()
+        reconcile.look_around()
+        time.sleep(0.2)
+    assert max(waited) < 3, "another writer gets through"
+    assert max(ages) < LEASE / 2
+    assert not [job for job in lab.queued_jobs() if job[0] == "services.execution.job.adopt_phase"]
+    bucket.back()
+    lab.until(lambda: db.session.query(StateVersion).one().resources == 2, "it is stored in mid-apply", 40)
+    last.touch()
+    phase.result()
+    assert (lab.status(run), anew(run.apply).worker) == (RunStatus.APPLIED, worker)
+    assert db.session.query(StateVersion).one().resources == 3
+    referenced = {location for (location,) in db.session.query(Blob.location)}
+    assert {f"s3://{buckets.NAME}/{key}" for key in bucket.objects()} == referenced, "nothing is left over"
+
+
+def test_a_silent_bucket_keeps_no_writer_waiting_for_a_terminal(bench: Bench, bucket: Bucket) -> None:
+    bench.applied(ONE)
+    _, content = states.content(bench.environment, 1)
+    newer = json.dumps({**json.loads(content), "serial": 9}).encode()
+    db.session.rollback()
+    bucket.silent()
+
+    def save() -> None:
+        state_writes.from_terminal(factories.member(), factories.environment(), newer, None, "a token")
+
+    saving = lab.Beside(bench.app, save)
+    waited = []
+    for _ in range(10):
+        began = time.monotonic()
+        db.session.execute(update(Environment).values(name=Environment.name))
+        db.session.commit()
+        waited.append(time.monotonic() - began)
+        time.sleep(0.2)
+    with pytest.raises(object_store.StoreAway):
+        saving.result()
+    bucket.back()
+    assert max(waited) < 1
+    save()
+    assert states.versions(bench.environment)[0].serial == 9
 
 
 def test_a_bucket_that_is_away_delays_the_beginning_of_a_phase(bench: Bench, bucket: Bucket) -> None:

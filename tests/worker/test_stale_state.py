@@ -28,7 +28,7 @@ def test_it_stays_in_the_working_directory_and_the_page_says_where(bench: Bench,
     lab.until(lambda: states.latest(bench.environment.id), "the state of the first resource")
     # Nothing but a fault or a hand in the database saves a state beside a run that holds the environment.
     other = {"version": 4, "serial": 90, "lineage": "of-somebody-else", "resources": []}
-    prepared = states.prepare(json.dumps(other).encode())
+    prepared = states.prepare(bench.environment.id, json.dumps(other).encode())
     user = factories.person("alice")
     states.save(bench.environment.id, prepared, source=StateSource.UPLOAD, user=user, force=True)
     db.session.commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -16,6 +17,7 @@ from sqlalchemy.exc import OperationalError
 import config
 from extensions import db
 from models import Blob
+from policy.lifecycle import LEASE
 from services.storage import blobs, leftovers, object_store
 from tests.support import bucket as buckets
 from tests.support.app import running_app
@@ -112,6 +114,16 @@ class TestInABucket:
         bucket.back()
         assert blobs.get(identifier) == b"one"
         assert db.session.query(Blob).count() == 1
+
+    def test_a_silent_bucket_is_given_up_far_within_a_lease(self, bucket: Bucket) -> None:
+        identifier = kept(b"one")
+        bucket.silent()
+        for call in (lambda: blobs.put("state", b"two"), lambda: blobs.get(identifier)):
+            began = time.monotonic()
+            with pytest.raises(object_store.StoreAway):
+                call()
+            assert time.monotonic() - began < 8 < LEASE.total_seconds() / 3
+        bucket.back()
 
     def test_a_drop_while_it_is_away_waits_for_the_sweep(self, bucket: Bucket) -> None:
         identifier = kept(b"one")
