@@ -33,6 +33,9 @@ LOOK, CANCEL_LOOK = 0.15, 1.0
 #: How much of the end of the output is kept to read terraform's closing words from, in bytes.
 TAIL = 64 * 1024
 
+#: A worker that is to end waits this many seconds for AWS's word on the credentials, which end with it.
+IDENTITY_SECONDS = 2
+
 
 class Superseded(Exception):
     """Another worker took the phase over; this one must not touch anything any more."""
@@ -181,6 +184,7 @@ def _let_go(work: Work) -> None:
         db.session.execute(update(Phase).where(*mine).values(heartbeat_at=None))
         db.session.commit()
 
+    steadily(lambda: keeping.keep_identity(work, IDENTITY_SECONDS))
     steadily(_give_back)
     raise release.LetGo
 
@@ -229,6 +233,8 @@ def _look_around(following: _Following) -> None:
         if now >= following.next_heartbeat:
             following.next_heartbeat = now + HEARTBEAT
             beat(following.work)
+        if (identity := following.work.identity) is not None and identity.done():
+            keeping.keep_identity(following.work)  # who asked may be gone before the step ends, with the credentials
     except AWAY as error:
         _away(error)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from extensions import db
-from models import StateVersion
+from models import AuditEvent, Phase, StateVersion
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services.execution import terraform
@@ -16,7 +17,10 @@ from tests.support import lab
 from tests.support.silent import reads, slow_remote_state
 from tests.worker.configurations import ONE, held
 from tests.worker.conftest import Bench
+from tests.worker.lost import adopt, horse, kill
 from tests.worker.test_process import ended, worker
+
+__all__ = ["horse"]
 
 pytestmark = pytest.mark.terraform
 
@@ -36,6 +40,7 @@ def test_the_next_worker_goes_on_with_an_apply(bench: Bench, tmp_path: Path) -> 
         ended(first, output)
     assert child.running() and lab.status(run) is RunStatus.APPLYING
     assert run.apply.heartbeat_at is None, "nobody has to wait for the lease to lapse"
+    assert run.apply.caller_arn == bench.aws.user().arn, "the credentials went with the worker, AWS's word on them not"
     with worker(bench, output) as second:
         lab.until(lambda: "another one goes on" in lab.log_of(run.apply), "it is taken over", seconds=25)
         gate.touch()
@@ -47,6 +52,25 @@ def test_the_next_worker_goes_on_with_an_apply(bench: Bench, tmp_path: Path) -> 
     log = lab.log_of(run.apply)
     assert log.count("Apply complete!") == 1 and "The worker was stopped; another one goes on from here." in log
     assert [version.resources for version in db.session.query(StateVersion)] == [2]
+
+
+def test_whose_credentials_an_apply_has_is_known_although_its_worker_is_killed(
+    bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    lab.aws_keys(bench.aws)
+    bench.environment.mfa_level = MfaLevel.APPLIES_ONLY
+    db.session.commit()
+    run = bench.planned_or_waiting(held(gate))
+    lab.authenticate(run, bench.aws.code())
+    pid = horse(run.apply)
+    lab.until(lambda: run.apply.caller_arn, "AWS's answer is kept while terraform works", seconds=30)
+    assert lab.status(run) is RunStatus.APPLYING
+    kill(pid)
+    gate.touch()
+    assert adopt(bench, run.apply) is RunStatus.APPLIED, run.error
+    assert run.apply.caller_arn == bench.aws.user().arn
+    assert db.session.query(AuditEvent).filter_by(action="run.identity").count() == 1
 
 
 def test_two_signals_and_a_plan(bench: Bench, tmp_path: Path) -> None:
