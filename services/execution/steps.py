@@ -50,9 +50,7 @@ def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     walls = terraform.walls(current_app.config["LOCKSTEP"].terraform_sandbox, tries=TRIES)  # with no transaction open
     require(walls)
     values, content, work, secrets = steadily(lambda: _read(phase_id, credentials, walls))
-    if not work.workdir.begun:
-        work.workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
-    work.workdir.make()
+    _make(work.workdir)
     try:
         work.workdir.mark_held(work.worker)
         _unpack(content.archive, work.workdir)
@@ -63,16 +61,39 @@ def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
         hidden.leave(current_app.config["LOCKSTEP"].vault, work.workdir, phase_id, secrets)
         prepared.take(work)
     except WorkdirError as error:
-        work.workdir.remove()
+        _unmake(work.workdir)
         raise PhaseFailed("workdir", f"{error} Nothing was run.") from None
     except OSError as error:
-        work.workdir.remove()
-        said = f"The working directory on the worker’s machine cannot be written: {error.strerror}."
-        raise PhaseFailed("workdir", f"{said} Nothing was run.") from None
+        _unmake(work.workdir)
+        raise _unwritable(error) from None
     except BaseException:
-        work.workdir.remove()
+        _unmake(work.workdir)
         raise
     return work
+
+
+def _make(workdir: Workdir) -> None:
+    """Make it anew. One in which a command was started is left as it is."""
+    begun = workdir.begun
+    try:
+        if not begun:
+            workdir.remove()  # of a worker that took the phase and began nothing, in a database that lost that
+        workdir.make()
+    except OSError as error:
+        if not begun:
+            _unmake(workdir)
+        raise _unwritable(error) from None
+
+
+def _unmake(workdir: Workdir) -> None:
+    """Remove what was made of it. What cannot be removed is left, and the reason for the end stays the first one."""
+    with contextlib.suppress(OSError):
+        workdir.remove()
+
+
+def _unwritable(error: OSError) -> PhaseFailed:
+    said = f"The working directory on the worker’s machine cannot be written: {error.strerror}."
+    return PhaseFailed("workdir", f"{said} Nothing was run.")
 
 
 def _read(

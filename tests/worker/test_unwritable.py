@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ import pytest
 from policy.lifecycle import RunStatus
 from services import runs
 from services.execution import steps, terraform
+from services.execution.workdir import Workdir
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import ONE, TWO
@@ -67,6 +69,31 @@ def test_a_plan_that_was_not_saved_whole_is_nothing_to_confirm(bench: Bench, fil
     assert "Plan: 2 to add" in lab.log_of(run.plan), "terraform itself saw no error"
     assert run.error_code == "plan_unsaved" and "is the disk of the worker’s machine full?" in run.error
     assert bench.environment.active_run_id is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("call", ["make", "remove"])
+def test_a_directory_that_cannot_be_made_is_said(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, call: str, code: int
+) -> None:
+    def refuse(self: Workdir) -> None:
+        raise OSError(code, os.strerror(code))
+
+    run = bench.run(ONE)
+    monkeypatch.setattr(Workdir, call, refuse)
+    assert bench.work(run.plan) is RunStatus.ERRORED
+    assert run.error_code == "workdir" and f"cannot be written: {os.strerror(code)}. Nothing was run." in run.error
+
+
+def test_a_directory_in_which_a_command_was_started_is_not_touched(bench: Bench) -> None:
+    run = bench.run(ONE)
+    workdir = steps.workdir_of(run, run.plan)
+    workdir.make()
+    (workdir.control / "plan.pid").touch()
+    assert bench.work(run.plan) is RunStatus.ERRORED
+    assert "cannot be written: File exists. Nothing was run." in run.error
+    assert (workdir.control / "plan.pid").exists()
+    workdir.remove()
 
 
 def test_a_disk_that_is_full_before_the_plan_is_said(bench: Bench, small_disk: Path) -> None:
