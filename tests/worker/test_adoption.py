@@ -156,6 +156,7 @@ def test_a_phase_that_was_taken_over_starts_nothing_without_the_sandbox_it_needs
     bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
     run = confirmed(bench, TWO)
+    prepared.drop(run.id)  # so that init is over when the worker is lost
     with monkeypatch.context() as patch:
         lost_before("apply", patch)
         os.waitpid(horse(run.apply), 0)
