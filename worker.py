@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from types import FrameType
 
 from flask import Flask, current_app
@@ -99,16 +100,21 @@ def settle(app: Flask) -> None:
 class LockstepWorker(Worker):
     """RQ's worker, which also looks after runs that were left behind, and can leave a running terraform alone."""
 
+    _looking = False
+    _asked: int | None = None
+
     def run_maintenance_tasks(self) -> None:
         """Called by RQ every ``maintenance_interval`` while no phase runs here."""
         super().run_maintenance_tasks()
         settle(_app())
-        reconcile.look_around()
+        with self._undisturbed():
+            reconcile.look_around()
 
     def maintain_heartbeats(self, job: Job, execution: Execution) -> None:
         """Called by RQ every ``job_monitoring_interval`` while a phase runs here."""
         super().maintain_heartbeats(job, execution)
-        reconcile.look_around(busy=True)
+        with self._undisturbed():
+            reconcile.look_around(busy=True)
 
     def execute_job(self, job: Job, taken_from: Queue) -> None:
         """One phase, in a horse; whoever waits for a worker is told that this one is busy.
@@ -124,7 +130,8 @@ class LockstepWorker(Worker):
             return
         self._sign(busy=True)
         super().execute_job(job, taken_from)
-        reconcile.take_up()
+        with self._undisturbed():
+            reconcile.take_up()
         self._sign(busy=False)
         settle(_app())
 
@@ -145,6 +152,9 @@ class LockstepWorker(Worker):
             return
         if signum == signal.SIGTERM:
             self._let_go()
+        if self._looking:
+            self._asked = signum
+            return
         super().request_stop(signum, frame)
 
     def request_force_stop(self, signum: int, frame: FrameType | None) -> None:
@@ -155,6 +165,18 @@ class LockstepWorker(Worker):
         """In the horse, before its job: SIGTERM asks it to let go."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, release.ask)
+
+    @contextlib.contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Let a first signal wait: RQ raises where it comes, and no error ends what looks after the runs."""
+        self._looking = True
+        try:
+            yield
+        finally:
+            self._looking = False
+            if self._asked is not None:
+                signum, self._asked = self._asked, None
+                self.request_stop(signum, None)
 
     def _let_go(self) -> None:
         if self.horse_pid:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
 from rq import Queue
+from rq.exceptions import StopRequested
 from rq.serializers import JSONSerializer
 from sqlalchemy import update
 
@@ -208,3 +210,28 @@ def test_a_worker_looks_for_them_after_each_job(bench: Bench, monkeypatch: pytes
     (found,) = taken.get_jobs()
     worker.execute_job(found, taken)
     assert order == ["phase", "take up"]
+
+
+def test_a_signal_that_comes_while_a_worker_looks_around_is_not_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """RQ's handler raises where it interrupts, and no fault of what looks after the runs ends a worker."""
+    looked: list[str] = []
+
+    def interrupted() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        lab.until(lambda: worker._asked, "the signal")
+        looked.append("on")
+
+    monkeypatch.setattr(reconcile, "_queued", interrupted)
+    worker = LockstepWorker([queue.queue()], connection=queue.connection(), prepare_for_work=False)
+    worker.pid = os.getpid()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    signal.signal(signal.SIGTERM, worker.request_stop)
+    try:
+        with pytest.raises(StopRequested):
+            worker.run_maintenance_tasks()
+        assert looked == ["on"]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
