@@ -30,7 +30,8 @@ from tests.worker.configurations import ONE, hcl
 
 pytestmark = [pytest.mark.stack, pytest.mark.xdist_group("stack")]
 
-CLIENTS, SECONDS = 20, 15
+#: On a slow machine it takes longer, until each kind of answer came so often.
+CLIENTS, SECONDS, LONGEST, OFTEN = 20, 15, 120, 100
 ENVIRONMENTS = [f"busy-{number}" for number in range(5)]
 PRINTING = ("printing-1", "printing-2")
 
@@ -41,9 +42,9 @@ _TOKEN = re.compile(r'name="csrf_token"[^>]* value="([^"]+)"|"X-CSRFToken": ?"([
 class Visitor(threading.Thread):
     """Somebody who reads, queues, confirms, cancels and edits without a pause to think."""
 
-    def __init__(self, port: int, number: int, end: float) -> None:
+    def __init__(self, port: int, number: int, begun: float, crowd: list[Visitor]) -> None:
         super().__init__(daemon=True)
-        self._port, self._number, self._end = port, number, end
+        self._port, self._number, self._begun, self._crowd = port, number, begun, crowd
         self._random = random.Random(number)
         self._cookies: dict[str, str] = {}
         self._token = ""
@@ -59,7 +60,7 @@ class Visitor(threading.Thread):
             self._sign_in()
             acts: list[Callable[[], None]] = [self._read] * 10 + [self._edit] * 4 + [self._queue] * 2
             acts += [self._confirm] * 2 + [self._cancel] * 2
-            while time.monotonic() < self._end:
+            while not self._enough():
                 act = self._random.choice(acts)
                 self.did[act.__name__] += 1
                 act()
@@ -67,6 +68,11 @@ class Visitor(threading.Thread):
             self.bad.append(f"{type(error).__name__}: {error}")
         finally:
             self._connection.close()
+
+    def _enough(self) -> bool:
+        took = time.monotonic() - self._begun
+        often = all(sum(one.answers[status] for one in self._crowd) > OFTEN for status in (200, 303))
+        return took > LONGEST or (took > SECONDS and often)
 
     def ask(self, method: str, path: str, data: dict[str, str] | None = None) -> tuple[int, str, str]:
         """Status, where it leads to, and body."""
@@ -166,12 +172,12 @@ def begin(stop: Path) -> list[int]:
 
 
 def visit(port: int) -> list[Visitor]:
-    end = time.monotonic() + SECONDS
-    visitors = [Visitor(port, number, end) for number in range(CLIENTS)]
+    visitors: list[Visitor] = []
+    visitors += [Visitor(port, number, time.monotonic(), visitors) for number in range(CLIENTS)]
     for visitor in visitors:
         visitor.start()
     for visitor in visitors:
-        visitor.join(SECONDS + 60)
+        visitor.join(LONGEST + 60)
         assert not visitor.is_alive()
     return visitors
 
@@ -214,7 +220,7 @@ def test_everybody_gets_an_answer(tmp_path: Path) -> None:
         figures = f"{dict(answers)} {dict(did)} lines {lines}, {times(visitors)}"
         print(figures)  # noqa: T201 (shown when the test fails, and with -s)
         assert [each for visitor in visitors for each in visitor.bad] == [], figures
-        assert answers[200] > 100 and answers[303] > 100, figures
+        assert answers[200] > OFTEN and answers[303] > OFTEN, figures
         assert all(did[act] for act in ("_read", "_edit", "_queue", "_confirm", "_cancel")), figures
         text = logged(launcher)
         # The worker tries again and web answers 503; both say so in their logs, and neither may have to.
