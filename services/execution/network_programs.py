@@ -65,15 +65,19 @@ class _Assembler:
         self._places: dict[str, int] = {}
 
     def add(self, code: int, to: int = 0, value: int = 0, *, source: int = 0, offset: int = 0, place: str = "") -> None:
+        """One instruction (struct bpf_insn, linux/bpf.h); ``place`` is where it jumps to."""
         self._lines.append((code, source << 4 | to, offset, place, value))
 
     def here(self, place: str) -> None:
+        """What comes next is at ``place``."""
         self._places[place] = len(self._lines)
 
     def new(self) -> str:
+        """A name for a place that no other has."""
         return f"after {len(self._lines)}"
 
     def finish(self) -> bytes:
+        """The program, with its two ends behind it: allowed where nothing jumped, and refused."""
         self.here("allow")
         self.add(_SET, _ANSWER, 1)
         self.add(_EXIT)
