@@ -227,6 +227,13 @@ def opens(app: Flask, path: str) -> bool:
     return client.get("/link").status_code == 200
 
 
+@pytest.mark.parametrize("typed", ["\0", "bob\0"])
+def test_what_no_database_compares_is_nobodys_name(app: Flask, typed: str) -> None:
+    with app.app_context():
+        links.mail_reset(typed, "/link/")
+        assert db.session.scalar(select(OneTimeLink)) is None
+
+
 def test_a_stranger_who_asks_for_a_mail_ends_no_link_that_somebody_made(
     app: Flask, alice: Client, mailed: Callable[[], str]
 ) -> None:
