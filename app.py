@@ -31,7 +31,8 @@ def _settings_or_exit() -> settings.Config:
         sys.exit(f"Lockstep cannot start: {error}")
 
 
-def _init_migrations(app: Flask) -> None:
+def add_migrations(app: Flask) -> None:
+    """Let `flask db` and flask_migrate be used with it."""
     from flask_migrate import Migrate  # Alembic is a fifth of all that is loaded, and servers never migrate
 
     Migrate().init_app(app, db, directory="migrations", render_as_batch=True, compare_type=True)
@@ -94,7 +95,7 @@ def create_app(
     logging.getLogger().setLevel(config.log_level)
     db.init_app(app)
     if migrations:
-        _init_migrations(app)
+        add_migrations(app)
     app.extensions["lockstep-redis"] = queue.connect(config.redis_url)
     with app.app_context():
         sqlite.install(db.engine)

@@ -34,10 +34,10 @@ def main() -> None:
     work(load())
 
 
-def load() -> Flask:
-    """The application, with all loaded that a phase needs, and no connection open: it may be forked."""
+def load(app: Flask | None = None) -> Flask:
+    """The application, ``app`` or a new one, ready for a phase and with no connection open: it may be forked."""
     os.umask(0o077)
-    app = create_app(migrations=False, pages=False)
+    app = app or create_app(migrations=False, pages=False)
     level = app.config["LOCKSTEP"].log_level
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     config = app.config["LOCKSTEP"]

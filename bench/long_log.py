@@ -23,6 +23,7 @@ from services.execution.redact import Redactor
 from services.execution.spool import SpoolReader
 from services.storage import logs
 from tests import factories
+from tests.deploy.launcher import words
 
 LINES = 1_000_000
 
@@ -84,7 +85,7 @@ class _Watch:
     """The most memory of the process that the worker forked for a phase, looked at twice a second."""
 
     def __init__(self, running: Stack) -> None:
-        self._pool = running.launcher.child("worker_pool")
+        self._launcher = psutil.Process(running.launcher.process.pid)
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
         self.most = 0.0
@@ -99,9 +100,10 @@ class _Watch:
 
     def _look(self) -> None:
         while not self._end.wait(0.5):
-            for worker in self._pool.children():
+            for worker in self._launcher.children():
                 with contextlib.suppress(psutil.NoSuchProcess):
-                    self.most = max([self.most, *(pss(horse.pid) for horse in worker.children())])
+                    if "rq:worker" in words(worker):
+                        self.most = max([self.most, *(pss(horse.pid) for horse in worker.children())])
 
 
 def pss(pid: int) -> float:

@@ -18,7 +18,7 @@ except ConfigurationError as _error:
     sys.exit(f"Lockstep cannot start: {_error}")
 _host = f"[{_config.host}]" if ":" in _config.host else _config.host
 
-wsgi_app = "app:create_app(migrations=False)"
+wsgi_app = "deploy.loaded:application()"
 # Loaded once, before the processes are forked: they share its memory, and start together.
 preload_app = True
 bind = [f"{_host}:{_config.port}"]

@@ -1,4 +1,4 @@
-"""Brings the tables up to date; run by the launcher as a process of its own (`python -m deploy.prepare`).
+"""Brings the tables up to date: a process of its own at each start, or `python -m deploy.prepare`.
 
 Prints one JSON object: `setup_token`, the new one-time token while nobody has an account, else null.
 """
@@ -8,17 +8,18 @@ from __future__ import annotations
 import json
 import sys
 
-import flask_migrate
-from flask import current_app
+from flask import Flask, current_app
 
 from app import create_app
 from services import setup
 from services.storage import key_check
 
 
-def main() -> int:
-    """Migrate and print."""
-    with create_app().app_context():
+def tables(app: Flask) -> int:
+    """Migrate and print, with an application that has migrations."""
+    import flask_migrate  # with Alembic, which no other process loads
+
+    with app.app_context():
         flask_migrate.upgrade()
         try:
             key_check.prove()
@@ -30,4 +31,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(tables(create_app()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -14,6 +13,8 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from deploy.forked import Forked, end_with_launcher
+
 #: A log larger than this is moved to NAME.log.1 when its process starts.
 LARGEST_LOG = 5 << 20
 #: A child that ends this often within this many seconds is not started again.
@@ -23,7 +24,6 @@ GRACE = 10.0
 #: The same for requests that the web server is answering: a call of STS takes at most 20 s (5 to connect, 15 to read).
 REQUEST_GRACE = 25
 _SERIOUS = re.compile(r"\b(ERROR|CRITICAL)\b")
-_PR_SET_PDEATHSIG = 1
 
 
 class Child:
@@ -35,7 +35,7 @@ class Child:
     def __init__(
         self,
         name: str,
-        argv: Sequence[str],
+        program: Sequence[str] | Callable[[], int],
         env: Mapping[str, str],
         logs: Path,
         *,
@@ -45,13 +45,14 @@ class Child:
         advice: str = "",
         prepare: Callable[[], None] | None = None,
     ) -> None:
-        """`stage`: children of a lower one are ended first. `patient`: it may have work, which is waited for
-        at the end, and what it started goes on when it dies. `grace`: it is killed this many seconds after it was
-        asked to end, unless it is patient. `advice` is said when it keeps dying. `prepare`
-        runs before each start.
+        """`program`: a command line, or a function that a fork of this process calls. `stage`: children of a lower one
+        are ended first. `patient`: it may have work, which is waited for at the end; what it started goes on when it
+        dies; and it is started again however often that is, as while a Redis on another machine is away. `grace`: it
+        is killed this many seconds after it was asked to end, unless it is patient. `advice` is said when it keeps
+        dying. `prepare` runs before each start.
         """
         self.name = name
-        self.argv = list(argv)
+        self._program = program
         self.env = dict(env)
         self.log = logs / f"{name}.log"
         self.stage = stage
@@ -61,7 +62,7 @@ class Child:
         self.stopping = False
         self.start_at: float | None = None
         self._prepare = prepare
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[bytes] | Forked | None = None
         self._deaths: deque[float] = deque(maxlen=MOST_DEATHS)
         self._read_to = 0
 
@@ -83,17 +84,22 @@ class Child:
         handle = open_log(self.log)
         self._read_to = os.fstat(handle).st_size
         try:
-            self._process = subprocess.Popen(
-                self.argv,
-                stdin=subprocess.DEVNULL,
-                stdout=handle if output is None else output,
-                stderr=handle,
-                env=self.env,
-                start_new_session=True,
-                preexec_fn=_end_with_launcher if sys.platform == "linux" else None,
-            )
+            self._process = self._begin(handle if output is None else output, handle)
         finally:
             os.close(handle)
+
+    def _begin(self, output: int, errors: int) -> subprocess.Popen[bytes] | Forked:
+        if callable(self._program):
+            return Forked(self._program, self.env, output, errors)
+        return subprocess.Popen(
+            self._program,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=errors,
+            env=self.env,
+            start_new_session=True,
+            preexec_fn=end_with_launcher if sys.platform == "linux" else None,
+        )
 
     def died(self) -> str | None:
         """How it ended, in words, once after each end; it is then due to start again at `start_at`."""
@@ -111,7 +117,9 @@ class Child:
     @property
     def hopeless(self) -> bool:
         """Whether it ended too often to be started again."""
-        return len(self._deaths) == MOST_DEATHS and time.monotonic() - self._deaths[0] < DEATH_WINDOW
+        return (
+            not self.patient and len(self._deaths) == MOST_DEATHS and time.monotonic() - self._deaths[0] < DEATH_WINDOW
+        )
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to the process itself, not to what it started."""
@@ -176,19 +184,3 @@ def open_log(path: Path) -> int:
         if path.stat().st_size > LARGEST_LOG:
             path.replace(path.with_name(path.name + ".1"))
     return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-
-
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def _end_with_launcher() -> None:
-    # prctl(2): a launcher that is killed takes its children along, each as by a SIGTERM of its own.
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def end_with_parent(parent: int) -> None:
-    """In a fork: a parent that is killed, now or just before, takes this process along as by a SIGTERM."""
-    _end_with_launcher()
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)

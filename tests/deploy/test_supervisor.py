@@ -49,6 +49,14 @@ def test_a_child_that_keeps_ending_ends_everything(supervisor: Supervisor, tmp_p
     )
 
 
+def test_a_worker_that_keeps_ending_is_not_given_up(supervisor: Supervisor, tmp_path: Path) -> None:
+    dying = child(tmp_path, "worker-1", "import sys; sys.exit('no Redis')", patient=True)
+    supervisor.start([dying])
+    dying._deaths.extend([time.monotonic()] * 5)
+    supervisor.wait_until(lambda: dying.start_at is not None, 30, "its end was not noticed")
+    assert not dying.hopeless
+
+
 def test_what_is_serious_is_shown(supervisor: Supervisor, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "web.log").write_text("ERROR of an earlier start\n")
     talking = "import time; print('INFO fine\\nERROR broken', flush=True); time.sleep(60)"
