@@ -22,8 +22,9 @@ import services.execution.job  # noqa: F401  (imported before the fork, so that 
 from app import create_app
 from extensions import db
 from services import queue
-from services.execution import host, reconcile, release, terraform, warm
+from services.execution import host, reconcile, release, warm
 from services.execution.steady import AWAY, tell
+from services.execution.walls import find_walls
 from services.storage import key_check
 
 log = logging.getLogger(__name__)
@@ -41,7 +42,7 @@ def load(app: Flask | None = None) -> Flask:
     level = app.config["LOCKSTEP"].log_level
     logging.basicConfig(level=level, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     config = app.config["LOCKSTEP"]
-    walls = terraform.walls(config.terraform_sandbox)  # tried here; once known, known to every phase that is forked
+    walls = find_walls(config.terraform_sandbox)  # tried here; once known, known to every phase that is forked
     if walls.refused:
         log.warning("no run can begin, for want of a sandbox: %s", walls.why)
     elif walls.bwrap is None:

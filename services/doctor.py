@@ -28,6 +28,7 @@ from extensions import db
 from models import Variable
 from services import clock, queue, sts_reach
 from services.execution import leftovers, network_check, terraform
+from services.execution.walls import find_walls
 from services.storage import object_store
 from services.storage.vault import VaultError
 
@@ -252,7 +253,7 @@ def _terraform(setting: str | None) -> Finding:
 
 
 def _sandbox(setting: str) -> Finding:
-    walls = terraform.walls(setting)
+    walls = find_walls(setting)
     if walls.bwrap is not None:
         return Finding("Sandbox", Status.OK, f"terraform runs inside {walls.bwrap}")
     if walls.unknown:
@@ -270,7 +271,7 @@ def _sandbox(setting: str) -> Finding:
 
 def _network(config: Config) -> Iterator[Finding]:
     """What a run reaches that is none of its business. Without a sandbox there is more to say, and it is said above."""
-    subject, bwrap = "Network of runs", terraform.walls(config.terraform_sandbox).bwrap
+    subject, bwrap = "Network of runs", find_walls(config.terraform_sandbox).bwrap
     if bwrap is None:
         return
     try:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from flask import current_app
 
 from config import Config
-from services.execution import terraform
-from services.execution.terraform import Walls
+from services.execution.walls import Walls, find_walls
 
 
 def missing() -> Walls | None:
@@ -15,5 +14,5 @@ def missing() -> Walls | None:
     A worker on another machine may find another answer; the log of each run says its own.
     """
     config: Config = current_app.config["LOCKSTEP"]
-    walls = terraform.walls(config.terraform_sandbox)
+    walls = find_walls(config.terraform_sandbox)
     return None if walls.bwrap else walls

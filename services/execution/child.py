@@ -143,7 +143,7 @@ class Child:
         return self.exit_code()
 
     def interrupt(self) -> bool:
-        """Ask terraform once to stop: it finishes what is in flight, saves the state and exits 1.
+        """Ask terraform once to stop: it breaks off what is in flight, saves the state and exits 1.
 
         Only terraform's own pid gets the SIGINT; its provider processes must outlive it. A second one
         makes terraform leave at once, with a possible loss of state. False when it has already ended.

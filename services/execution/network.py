@@ -5,6 +5,10 @@ attached (bpf(2), cgroups(7)). They stay with the cgroup. A run's wrapper is put
 nothing inside the sandbox can leave: it sees no cgroup file system. What a process sends is judged by the cgroup in
 which its socket was made.
 
+All workers of one cgroup share the one of their rules, so there are as many as there were sets of rules, however many
+runs there are. Nothing here removes one: a run that outlives its worker keeps it, and between two runs another worker
+may be about to put a wrapper into it, which would then start nothing. It goes with the cgroup above.
+
 Any other worker may not do that; neither may root in many containers. Runs then have the worker's network as it is.
 """
 

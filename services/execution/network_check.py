@@ -12,6 +12,7 @@ from pathlib import Path
 from config import Config
 from services.execution import network, network_rules, terraform
 from services.execution.sandbox import Sandbox
+from services.execution.walls import scratch
 
 PROBE = Path(__file__).resolve().with_name("network_probe.py")
 
@@ -69,7 +70,7 @@ def _tried(addresses: list[tuple[str, int]], bwrap: str, cgroup: Path | None) ->
     """The errors of the connections, as `network_probe.py` numbers them."""
     words = [str(word) for address in addresses for word in address]
     program = terraform.Terraform((sys.executable, "-I", "-S", str(PROBE)), "terraform")
-    with terraform.scratch() as root:
+    with scratch() as root:
         spool = root / "spool"
         try:
             child = terraform.start(

@@ -24,7 +24,7 @@ from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
 from services.execution.steady import AWAY, steadily
-from services.execution.terraform import Walls
+from services.execution.walls import Walls, find_walls
 from services.execution.work import TRIES, PhaseFailed, Work, require
 from services.execution.workdir import Workdir, WorkdirError
 from services.mfa.credentials import TemporaryCredentials
@@ -47,7 +47,7 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
 
 
 def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
-    walls = terraform.walls(current_app.config["LOCKSTEP"].terraform_sandbox, tries=TRIES)  # with no transaction open
+    walls = find_walls(current_app.config["LOCKSTEP"].terraform_sandbox, tries=TRIES)  # with no transaction open
     require(walls)
     values, content, work, secrets = steadily(lambda: _read(phase_id, credentials, walls))
     _make(work.workdir)

@@ -99,8 +99,9 @@ class Stopper:
         db.session.commit()
 
     def _interrupt(self) -> None:
-        # One SIGINT to terraform's own pid: it finishes what is in flight and saves the state. A second one, or one to
-        # its providers, would lose state; so it leaves a mark for a worker that takes over.
+        # One SIGINT to terraform's own pid: it starts nothing more and saves the state; docs/adr/0007 tells what a call
+        # in flight can leave. A second one, or one to its providers, would lose state; so it leaves a mark for a worker
+        # that takes over.
         self._mark("interrupted").touch(mode=0o600)
         self._child.interrupt()
         self.interrupted = True

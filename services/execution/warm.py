@@ -18,6 +18,7 @@ from policy.lifecycle import RunStatus
 from services import states
 from services.execution import network, network_rules, terraform
 from services.execution.steady import AWAY, tell
+from services.execution.walls import find_walls
 from services.storage.sqlite import read_only
 
 #: No row has it.
@@ -30,7 +31,7 @@ def warm_up() -> None:
     Nothing here may fail a start.
     """
     config: Config = current_app.config["LOCKSTEP"]
-    if terraform.walls(config.terraform_sandbox).bwrap is not None:
+    if find_walls(config.terraform_sandbox).bwrap is not None:
         network.enclosure(network_rules.rules(config))
     with contextlib.suppress(terraform.TerraformMissing):  # the phase says so
         terraform.version(terraform.locate(config.terraform_bin))

@@ -17,7 +17,7 @@ from services.errors import LockstepError
 from services.execution import network, network_rules, terraform
 from services.execution.redact import Redactor
 from services.execution.sandbox import Sandbox
-from services.execution.terraform import Walls
+from services.execution.walls import Walls, find_walls
 from services.execution.workdir import Workdir
 from services.mfa.credentials import TemporaryCredentials
 from services.storage import logs
@@ -76,7 +76,7 @@ class Work:
         """
         config: Config = current_app.config["LOCKSTEP"]
         if self.walls.unknown:
-            self.walls = terraform.walls(config.terraform_sandbox, tries=TRIES)
+            self.walls = find_walls(config.terraform_sandbox, tries=TRIES)
         require(self.walls, "Nothing more was run.")
         if self.walls.bwrap is None:
             return None

@@ -7,20 +7,23 @@ What gets here is encrypted already. The credentials are those of the server its
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import botocore.session
 from botocore.config import Config as ClientConfig
 from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
 from botocore.parsers import ResponseParserError
+from botocore.response import StreamingBody
 from flask import current_app
 
 from config import Config
@@ -30,6 +33,14 @@ from services.errors import ServiceAway
 #: must not give up tries again.
 CONNECT_SECONDS, READ_SECONDS = 2, 5
 
+#: One that answers byte by byte keeps within `READ_SECONDS` for ever. It has this long in all for what it answers, and
+#: as long for each part of the content, in bytes.
+ANSWER_SECONDS, PART = 8.0, 1 << 20
+
+#: Calls of a process at one time, with those that were given up and still wait for their next byte.
+_MOST_CALLS = 64
+THREAD = "object store"
+
 #: A call that failed sooner than this is tried once more at once: a connection that the bucket had closed, say.
 SOON = 1.0
 
@@ -37,6 +48,8 @@ SOON = 1.0
 logging.getLogger("botocore").setLevel(logging.INFO)
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 _GONE = frozenset({"NoSuchKey", "404", "NotFound"})
 
@@ -120,9 +133,11 @@ def _ask(operation: str, **arguments: Any) -> dict[str, Any]:
 def _ask_once(operation: str, **arguments: Any) -> dict[str, Any]:
     """One call; a body is read to its end, so that a connection lost half-way is told as one."""
     try:
-        answer: dict[str, Any] = getattr(_client(arguments["Bucket"]), operation)(**arguments)
+        client, calls = _client(arguments["Bucket"])
+        ask, parts = getattr(client, operation), 1 + len(arguments.get("Body", b"")) // PART
+        answer: dict[str, Any] = _within(ANSWER_SECONDS * parts, calls, lambda: ask(**arguments))
         if operation == "get_object":
-            answer["Body"] = answer["Body"].read()
+            answer["Body"] = _content(answer["Body"], calls)
         return answer
     except ClientError as error:
         code = re.sub(r"[^A-Za-z0-9]", "", str(error.response.get("Error", {}).get("Code", "")))[:60] or "no reason"
@@ -136,17 +151,60 @@ def _ask_once(operation: str, **arguments: Any) -> dict[str, Any]:
     raise StoreAway(reason) from None
 
 
+def _content(body: StreamingBody, calls: threading.Semaphore) -> bytes:
+    parts = []
+    try:
+        while part := _within(ANSWER_SECONDS, calls, lambda: body.read(PART)):
+            parts.append(part)
+    except TimeoutError:
+        with contextlib.suppress(AttributeError):  # it was read at this moment
+            body.set_socket_timeout(0.001)  # whoever still waits for its next byte gives up, too
+        raise
+    return b"".join(parts)
+
+
+def _within(seconds: float, calls: threading.Semaphore, call: Callable[[], T]) -> T:
+    """What `call` returns or raises; TimeoutError after `seconds`, when its thread is left to itself.
+
+    A socket's own time-out counts from byte to byte, and botocore gives nobody the socket of a call.
+    """
+    answer: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(call())
+        except BaseException as error:
+            answer.set_exception(error)
+        finally:
+            calls.release()
+
+    if not calls.acquire(timeout=seconds):
+        raise TimeoutError
+    try:
+        threading.Thread(target=work, name=THREAD, daemon=True).start()
+    except RuntimeError as error:  # no thread to be had
+        calls.release()
+        raise OSError from error
+    return answer.result(seconds)
+
+
+class _Connection(NamedTuple):
+    client: Any
+    calls: threading.Semaphore
+
+
 _making = threading.Lock()
 
 
-def _client(bucket: str) -> Any:
+def _client(bucket: str) -> _Connection:
     """The client of this process: connections do not go through a fork. One is enough for all threads."""
-    made: dict[tuple[int, str], Any] = current_app.extensions.setdefault("lockstep-object-store", {})
+    made: dict[tuple[int, str], _Connection] = current_app.extensions.setdefault("lockstep-object-store", {})
     mine = (os.getpid(), bucket)
     with _making:
         if mine not in made:
             made.clear()
-            made[mine] = _new_client(current_app.config["LOCKSTEP"], bucket)
+            client = _new_client(current_app.config["LOCKSTEP"], bucket)
+            made[mine] = _Connection(client, threading.BoundedSemaphore(_MOST_CALLS))
         return made[mine]
 
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-import config
 from deploy import demo_stack
 from deploy.supervisor import Failed
+from policy.settings import SETTINGS
 from tests.deploy.launcher import ROOT, Launched, launched, wait_until
 
 
@@ -61,7 +61,7 @@ TAKEN = {
 
 def test_each_setting_is_either_taken_or_left_aside() -> None:
     """A new one has to be thought about: does it lead to something that is somebody's?"""
-    given = {setting.name: "x" for setting in config.SETTINGS}
+    given = {setting.name: "x" for setting in SETTINGS}
     assert given.keys() & demo_stack.environment(given).keys() == TAKEN
 
 

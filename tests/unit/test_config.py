@@ -11,6 +11,7 @@ from threading import Barrier
 import pytest
 
 import config
+from policy.settings import SETTINGS
 from services.storage.vault import generate_key
 
 
@@ -91,7 +92,7 @@ def test_the_endpoint_of_sts_comes_before_the_general_one(home: Path) -> None:
 
 def test_what_is_handed_to_terraform_goes_by_its_flag_and_by_the_names_of_services(home: Path, tmp_path: Path) -> None:
     (tmp_path / "s3").write_text("http://s3\n")
-    passed = {setting.name: "x" for setting in config.SETTINGS if setting.passed}
+    passed = {setting.name: "x" for setting in SETTINGS if setting.passed}
     assert {"ALL_PROXY", "HTTPS_PROXY", "TF_CLI_CONFIG_FILE", "AWS_ENDPOINT_URL"} <= set(passed)
     assert not {"SECRET_KEY", "ENCRYPTION_KEYS", "DATABASE_URL", "REDIS_URL", "LOCKSTEP_HOME"} & set(passed)
     found = load(

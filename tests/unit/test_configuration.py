@@ -1,4 +1,4 @@
-"""docs/CONFIGURATION.md and config.SETTINGS say the same, and nothing else is read from the environment."""
+"""docs/CONFIGURATION.md and policy/settings.py say the same, and nothing else is read from the environment."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import config
+from policy.settings import OPERATOR_PASSTHROUGH, SETTINGS
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "CONFIGURATION.md").read_text()
@@ -42,19 +43,19 @@ def _literal(node: ast.AST) -> str:
 
 def test_the_page_lists_every_setting_and_no_other() -> None:
     documented = [line.split("`")[1] for line in _section("Settings")]
-    assert documented == [setting.name for setting in config.SETTINGS]
+    assert documented == [setting.name for setting in SETTINGS]
 
 
 def test_the_page_tells_each_default_and_meaning_as_the_program_does() -> None:
     rows = {line.split("`")[1]: line for line in _section("Settings")}
-    for setting in config.SETTINGS:
+    for setting in SETTINGS:
         assert rows[setting.name] == f"| `{setting.name}` | {setting.default} | {setting.help} |"
 
 
 def test_the_page_tells_which_settings_terraform_gets() -> None:
     told = re.search(r"Terraform gets (.+?) as they are", PAGE, re.DOTALL)
     assert told is not None
-    assert re.findall(r"`([A-Z_]+)`", told.group(1)) == [setting.name for setting in config.SETTINGS if setting.passed]
+    assert re.findall(r"`([A-Z_]+)`", told.group(1)) == [setting.name for setting in SETTINGS if setting.passed]
     assert "`AWS_ENDPOINT_URL_<SERVICE>`" in PAGE
 
 
@@ -72,14 +73,14 @@ def test_load_reads_every_setting_and_no_other() -> None:
             argument = {"get": 0, "_number": 1}.get(node.func.id)
             if argument is not None and (literal := _literal(node.args[argument])) != "?":
                 get(literal)
-    for name in config.OPERATOR_PASSTHROUGH:
+    for name in OPERATOR_PASSTHROUGH:
         get(name)
-    names = {setting.name for setting in config.SETTINGS}
+    names = {setting.name for setting in SETTINGS}
     assert asked == names | {f"{name}_FILE" for name in names} | {"CREDENTIALS_DIRECTORY"}
 
 
 def test_nothing_else_is_read_from_the_environment() -> None:
-    known = {setting.name for setting in config.SETTINGS} | SURROUNDINGS
+    known = {setting.name for setting in SETTINGS} | SURROUNDINGS
     for path in _sources():
         for name in _environment_names(ast.parse(path.read_text())):
             assert name in known, f"{path.relative_to(ROOT)} reads {name} from the environment"

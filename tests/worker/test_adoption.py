@@ -17,7 +17,7 @@ from models import Phase, PhaseStatus, Run, StateVersion
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import archive_child, queue, runs
-from services.execution import job, prepared, reconcile, steps, terraform
+from services.execution import job, prepared, reconcile, steps, terraform, walls
 from services.storage import logs
 from tests import factories
 from tests.support import lab
@@ -161,9 +161,9 @@ def test_a_phase_that_was_taken_over_starts_nothing_without_the_sandbox_it_needs
         lost_before("apply", patch)
         os.waitpid(horse(run.apply), 0)
     bench.settings(monkeypatch, terraform_sandbox=setting)
-    monkeypatch.setattr(terraform, "_PAUSE", 0)
-    found = terraform.Walls(None, "It cannot be made.", unknown=setting == "auto")
-    monkeypatch.setattr(terraform, "_tried", lambda: found)
+    monkeypatch.setattr(walls, "_PAUSE", 0)
+    found = walls.Walls(None, "It cannot be made.", unknown=setting == "auto")
+    monkeypatch.setattr(walls, "_tried", lambda: found)
     assert adopt(bench, run.apply) is RunStatus.ERRORED
     assert run.error is not None and "It cannot be made. Nothing more was run." in run.error
     assert db.session.query(StateVersion).all() == []

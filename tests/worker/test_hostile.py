@@ -22,7 +22,7 @@ from extensions import db
 from models import StateVersion
 from policy.lifecycle import RunStatus
 from services import runs, states
-from services.execution import terraform
+from services.execution import walls
 from tests import factories
 from tests.support import lab
 from tests.support.processes import running
@@ -146,7 +146,7 @@ def got(bench: Bench, victim: int, outside: Path) -> tuple[set[str], set[str]]:
 def test_inside_the_sandbox_it_gets_nothing(
     bench: Bench, treasure: Path, victim: subprocess.Popen[bytes], tmp_path: Path
 ) -> None:
-    assert terraform.walls("auto").bwrap
+    assert walls.find_walls("auto").bwrap
     names, _ = got(bench, victim.pid, tmp_path)
     assert names == set()
     assert not (tmp_path / "written").exists() and not (treasure / "written").exists()
@@ -183,7 +183,7 @@ def test_the_log_says_that_there_is_no_sandbox(bench: Bench, monkeypatch: pytest
 
 def test_where_one_is_demanded_nothing_runs_without(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     bench.settings(monkeypatch, terraform_sandbox="bwrap")
-    monkeypatch.setattr(terraform, "_tried", lambda: terraform.Walls(None, "bubblewrap is not installed."))
+    monkeypatch.setattr(walls, "_tried", lambda: walls.Walls(None, "bubblewrap is not installed."))
     run = bench.run('resource "terraform_data" "it" {}\n')
     assert bench.work(run.plan) is RunStatus.ERRORED
     assert run.error == "TERRAFORM_SANDBOX is bwrap, and bubblewrap is not installed. Nothing was run."
@@ -197,13 +197,13 @@ def test_what_keeps_a_sandbox_from_being_made_at_the_moment_takes_it_from_no_run
 ) -> None:
     tried: list[int] = []
 
-    def passing() -> terraform.Walls:
+    def passing() -> walls.Walls:
         tried.append(1)
-        return terraform.Walls(None, PASSING, unknown=True)
+        return walls.Walls(None, PASSING, unknown=True)
 
-    monkeypatch.setattr(terraform, "_PAUSE", 0)
+    monkeypatch.setattr(walls, "_PAUSE", 0)
     with monkeypatch.context() as patch:
-        patch.setattr(terraform, "_tried", passing)
+        patch.setattr(walls, "_tried", passing)
         run = bench.run('resource "terraform_data" "it" {}\n')
         assert bench.work(run.plan) is RunStatus.ERRORED
     assert len(tried) == 3

@@ -18,7 +18,7 @@ from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.lifecycle import RunStatus
 from services import clock, doctor, housekeeping, queue
-from services.execution import inside, leftovers, prepared, reconcile, steps, terraform
+from services.execution import inside, leftovers, prepared, reconcile, steps, terraform, walls
 from services.execution.summary import SHOW_SECONDS, summarize
 from services.execution.workdir import Workdir
 from tests.worker.conftest import Bench
@@ -179,7 +179,7 @@ def test_a_plan_that_is_being_read_stays(bench: Bench, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(terraform, "capture", show)
     work = steps.of_ended(db.session.get_one(Phase, phase_id), workdir.root)
-    work.terraform, work.walls = terraform.Terraform(("terraform",), "terraform"), terraform.Walls(None)
+    work.terraform, work.walls = terraform.Terraform(("terraform",), "terraform"), walls.Walls(None)
     summarize(work, counted=True)
     assert looked == [True]
     (mark,) = workdir.control.iterdir()

@@ -10,6 +10,7 @@ import pytest
 
 from services.execution import terraform as tf
 from services.execution.sandbox import Sandbox
+from services.execution.walls import find_walls
 from services.execution.workdir import Workdir
 
 PLAIN_ENVIRONMENT = {
@@ -40,9 +41,9 @@ class Bench:
         self.children: list[tf.Child] = []
         home, tmp = str(self.workdir.home), str(self.workdir.tmp)
         self.env = PLAIN_ENVIRONMENT | {"HOME": home, "TMPDIR": tmp}
-        bwrap = tf.walls("auto").bwrap
+        bwrap = find_walls("auto").bwrap
         # What a test opens its gates with lies beside the data folder.
-        readable, offline = (data_folder.parent,), tf.walls("auto").offline
+        readable, offline = (data_folder.parent,), find_walls("auto").offline
         self.sandbox = Sandbox(bwrap, self.workdir.root, data_folder, readable, offline=offline) if bwrap else None
         data_folder.parent.chmod(0o755)
 

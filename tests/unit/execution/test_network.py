@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from services.execution import network
+from services.execution import network, walls
 from services.execution import terraform as tf
 from services.execution.network_programs import METADATA, Rules
 from tests.support import connections
@@ -93,7 +93,7 @@ def test_nothing_is_started_outside_of_it(make_bench: MakeBench, tmp_path: Path)
 
 
 def test_a_reading_command_has_no_network(make_bench: MakeBench) -> None:
-    assert tf.walls("auto").offline, "as everywhere where the tests run"
+    assert walls.find_walls("auto").offline, "as everywhere where the tests run"
     bench = make_bench(SHELL)
     answer = tf.capture(
         bench.terraform,
@@ -110,16 +110,16 @@ def test_a_reading_command_has_no_network(make_bench: MakeBench) -> None:
 
 
 def test_without_rights_over_the_network_a_sandbox_is_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    real, tried_ = tf._made, []
+    real, tried_ = walls._made, []
 
     def attempt(program: str, *, offline: bool) -> tuple[int | None, str]:
         tried_.append(offline)
         refused = "bwrap: loopback: Failed RTM_NEWADDR: Operation not permitted"
         return (1, refused) if offline else real(program, offline=offline)
 
-    monkeypatch.setattr(tf, "_made", attempt)
-    monkeypatch.setattr(tf, "_known", [])
-    found = tf._tried()
+    monkeypatch.setattr(walls, "_made", attempt)
+    monkeypatch.setattr(walls, "_known", [])
+    found = walls._tried()
     assert (tried_, found.offline, bool(found.bwrap)) == ([True, False], False, True)
 
 

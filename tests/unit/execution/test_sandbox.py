@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from services.execution import sandbox, seccomp
+from services.execution import sandbox, seccomp, walls
 from services.execution import terraform as tf
 from services.execution.sandbox import Sandbox
-from services.execution.terraform import Walls, walls
+from services.execution.walls import Walls, find_walls
 from tests.unit.execution.conftest import Bench, MakeBench
 from tests.unit.execution.waiting import until
 
@@ -30,7 +30,7 @@ PROVISIONER = 'resource "terraform_data" "it" {\n  provisioner "local-exec" { co
 
 @pytest.fixture(autouse=True)
 def _there_is_one() -> None:
-    assert walls("auto").bwrap, walls("auto").why
+    assert find_walls("auto").bwrap, find_walls("auto").why
 
 
 def said(bench: Bench, command: str) -> str:
@@ -135,11 +135,11 @@ def test_a_sandbox_that_cannot_be_made_says_why_in_the_log(any_terraform: tf.Ter
 
 
 def test_what_the_setting_comes_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert walls("none") == Walls(None, "TERRAFORM_SANDBOX is none.")
-    assert not walls("bwrap").refused
-    monkeypatch.setattr(tf, "_tried", lambda: Walls(None, "It does not work."))
-    assert walls("auto") == Walls(None, "It does not work.", demanded=False)
-    assert not walls("auto").refused and walls("bwrap").refused
+    assert find_walls("none") == Walls(None, "TERRAFORM_SANDBOX is none.")
+    assert not find_walls("bwrap").refused
+    monkeypatch.setattr(walls, "_tried", lambda: Walls(None, "It does not work."))
+    assert find_walls("auto") == Walls(None, "It does not work.", demanded=False)
+    assert not find_walls("auto").refused and find_walls("bwrap").refused
 
 
 @pytest.fixture
@@ -151,9 +151,9 @@ def bwrap(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], No
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
 
-    monkeypatch.setattr(tf, "find", lambda: str(program))
-    monkeypatch.setattr(tf, "_known", [])
-    monkeypatch.setattr(tf, "_PAUSE", 0)
+    monkeypatch.setattr(walls, "find", lambda: str(program))
+    monkeypatch.setattr(walls, "_known", [])
+    monkeypatch.setattr(walls, "_PAUSE", 0)
     return put
 
 
@@ -161,14 +161,14 @@ def test_only_a_missing_bwrap_and_its_own_words_mean_that_there_is_no_sandbox(
     bwrap: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bwrap("echo 'bwrap: No permissions to create new namespace.' >&2; exit 1")
-    found = walls("auto")
+    found = find_walls("auto")
     assert (found.bwrap, found.unknown, found.refused) == (None, False, False)
     assert found.why.endswith("cannot make a sandbox here: bwrap: No permissions to create new namespace.")
     bwrap("exit 0")
-    assert walls("auto") == found, "known is known"
-    monkeypatch.setattr(tf, "_known", [])
-    monkeypatch.setattr(tf, "find", lambda: None)
-    assert "not installed" in walls("auto").why and not walls("auto").refused
+    assert find_walls("auto") == found, "known is known"
+    monkeypatch.setattr(walls, "_known", [])
+    monkeypatch.setattr(walls, "find", lambda: None)
+    assert "not installed" in find_walls("auto").why and not find_walls("auto").refused
 
 
 @pytest.mark.parametrize(
@@ -186,13 +186,13 @@ def test_only_a_missing_bwrap_and_its_own_words_mean_that_there_is_no_sandbox(
 def test_a_fault_that_may_pass_is_not_kept_and_nothing_runs_meanwhile(
     bwrap: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, setting: str, script: str, words: str
 ) -> None:
-    monkeypatch.setattr(tf, "_TRY_SECONDS", 0.2 if "sleep" in script else 20)
+    monkeypatch.setattr(walls, "_TRY_SECONDS", 0.2 if "sleep" in script else 20)
     bwrap(script)
-    found = walls(setting)
+    found = find_walls(setting)
     assert found.bwrap is None and found.unknown and found.refused
     assert found.why.startswith("Whether a sandbox can be made could not be found out: ") and words in found.why
     bwrap("exit 0")
-    assert walls(setting).bwrap
+    assert find_walls(setting).bwrap
 
 
 def test_a_program_that_cannot_be_started_says_nothing_of_the_machine(
@@ -205,17 +205,17 @@ def test_a_program_that_cannot_be_started_says_nothing_of_the_machine(
 
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "Popen", none_left)
-        assert walls("auto").refused and "Resource temporarily unavailable" in walls("auto").why
+        assert find_walls("auto").refused and "Resource temporarily unavailable" in find_walls("auto").why
     with monkeypatch.context() as patch:
         patch.setattr(tempfile, "TemporaryDirectory", none_left)
-        assert walls("auto").refused
-    assert walls("auto").bwrap
+        assert find_walls("auto").refused
+    assert find_walls("auto").bwrap
 
 
 def test_it_is_tried_again_before_a_phase_is_refused(bwrap: Callable[[str], None], tmp_path: Path) -> None:
     bwrap(f'echo x >> {tmp_path}/tried; test "$(wc -l < {tmp_path}/tried)" = 3')
-    assert walls("auto").unknown
-    assert walls("auto", tries=3).bwrap
+    assert find_walls("auto").unknown
+    assert find_walls("auto", tries=3).bwrap
     assert (tmp_path / "tried").read_text() == "x\n" * 3
 
 
@@ -242,12 +242,13 @@ import json, os, sys, time
 from pathlib import Path
 from services.execution import terraform as tf
 from services.execution.sandbox import Sandbox
+from services.execution.walls import find_walls
 root = Path(sys.argv[1]) / "data" / "work" / "phase-1-1"
 for name in ("config", "state", "variables", "home", "tmp", "control"):
     (root / name).mkdir(mode=0o700, parents=True)
 (root.parents[1] / "secret_key").write_text("canary")
 (root / "config" / "main.tf").write_text(sys.argv[2])
-walls = tf.walls("auto")
+walls = find_walls("auto")
 print(walls.why, flush=True)
 for args in (["init"], ["apply", "-auto-approve", "-no-color"]):
     child = tf.start(tf.locate(sys.argv[3]), args, cwd=root / "config", spool=root / "spool", control=root / "control",

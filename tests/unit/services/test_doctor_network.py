@@ -12,7 +12,7 @@ from flask import Flask
 from config import Config
 from services import doctor
 from services.doctor import Finding, Status
-from services.execution import network, network_check, network_rules, terraform
+from services.execution import network, network_check, network_rules, walls
 from services.execution.network import Enclosure
 from tests.deploy.launcher import free_port
 from tests.support.enclosure import enclosed
@@ -54,7 +54,7 @@ def test_the_metadata_address_itself_is_refused(app: Flask, monkeypatch: pytest.
     monkeypatch.undo()
     config = dataclasses.replace(app.config["LOCKSTEP"], port=listener)
     with enclosed(network_rules.rules(config)) as folder:
-        bwrap = terraform.walls("auto").bwrap
+        bwrap = walls.find_walls("auto").bwrap
         assert bwrap
         assert network_check._tried(list(network_check.METADATA), bwrap, folder) == [1, 1]  # EPERM
 
@@ -104,7 +104,7 @@ def test_an_address_that_never_answers_is_not_reached(monkeypatch: pytest.Monkey
             waiting.append(socket.socket())
             waiting[-1].setblocking(False)
             waiting[-1].connect_ex(address)
-        bwrap = terraform.walls("auto").bwrap
+        bwrap = walls.find_walls("auto").bwrap
         assert bwrap
         assert network_check._tried([address], bwrap, None) == [-1]
         for each in waiting:
