@@ -39,6 +39,20 @@ class NotAState(ValueError):
     """It is no state of format 4; the text is a sentence for a person."""
 
 
+@dataclass(frozen=True)
+class Facts:
+    """What terraform writes into a state (format 4): its place in the history and what it holds.
+
+    ``lineage`` is the state's own; beside the state it stands as :func:`shown_lineage` gives it.
+    """
+
+    serial: int
+    lineage: str
+    terraform_version: str
+    resources: int
+    md5: str
+
+
 def parse(content: bytes) -> State:
     """The state in ``content``. Raises :class:`NotAState`."""
     try:
@@ -57,6 +71,26 @@ def parse(content: bytes) -> State:
     if not _well_formed(state) or (_SURROGATE.search(content) and not _is_text(state)):
         raise NotAState("The state’s resources or outputs are not in the form that Terraform writes.")
     return state
+
+
+def facts(content: bytes) -> Facts | None:
+    """The facts of a state file, None while it is empty or half written."""
+    try:
+        state = json.loads(content)
+        resources = sum(
+            len(resource.get("instances", ()))
+            for resource in state.get("resources") or ()
+            if resource.get("mode") == "managed"
+        )
+        return Facts(
+            serial=int(state["serial"]),
+            lineage=str(state["lineage"])[:_LONGEST_LINEAGE],
+            terraform_version=shown_version(str(state.get("terraform_version", ""))),
+            resources=resources,
+            md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
 
 
 def _is_text(state: State) -> bool:

@@ -6,8 +6,6 @@ takes a bucket is done before that transaction: on SQLite everybody else who wri
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -19,7 +17,7 @@ from sqlalchemy import func, select
 from extensions import db
 from models import Blob, Environment, Run, StateSource, StateVersion, User
 from policy import state_file
-from policy.state_file import NotAState
+from policy.state_file import Facts, NotAState
 from services import clock
 from services.errors import LockstepError, NotFound
 from services.storage import blobs
@@ -31,20 +29,6 @@ class StaleState(LockstepError):
     """A state does not continue the environment's current one: another lineage, an older serial, or the same serial
     with another content. Nothing was stored.
     """
-
-
-@dataclass(frozen=True)
-class StateFacts:
-    """What terraform writes into a state (format 4): its place in the history and what it holds.
-
-    ``lineage`` is the state's own; beside the state it stands as :func:`policy.state_file.shown_lineage` gives it.
-    """
-
-    serial: int
-    lineage: str
-    terraform_version: str
-    resources: int
-    md5: str
 
 
 @dataclass(frozen=True)
@@ -67,29 +51,9 @@ class Prepared:
     Its row is in the session: a rollback removes what was stored.
     """
 
-    facts: StateFacts
+    facts: Facts
     blob: Blob
     compared: _Compared
-
-
-def facts(content: bytes) -> StateFacts | None:
-    """The facts of a state file, None while it is empty or half written."""
-    try:
-        state = json.loads(content)
-        resources = sum(
-            len(resource.get("instances", ()))
-            for resource in state.get("resources") or ()
-            if resource.get("mode") == "managed"
-        )
-        return StateFacts(
-            serial=int(state["serial"]),
-            lineage=str(state["lineage"])[:100],
-            terraform_version=state_file.shown_version(str(state.get("terraform_version", ""))),
-            resources=resources,
-            md5=hashlib.md5(content, usedforsecurity=False).hexdigest(),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return None
 
 
 def prepare(environment_id: int, content: bytes) -> Prepared:
@@ -99,7 +63,7 @@ def prepare(environment_id: int, content: bytes) -> Prepared:
     """
     db.session.rollback()
     digests = state_file.digests(state_file.parse(content))
-    found = facts(content)
+    found = state_file.facts(content)
     if found is None:
         raise NotAState("That is not a state file.")
     current, before = latest(environment_id), None
@@ -123,7 +87,7 @@ def store(
     on, the version is replaced as terraform saves after each resource (its local backend keeps one serial meanwhile).
     Raises :class:`StaleState` when it does not continue the current version.
     """
-    found, run_id, environment_id = facts(content), run.id, run.environment_id
+    found, run_id, environment_id = state_file.facts(content), run.id, run.environment_id
     db.session.commit()
     if found is None:
         return None
@@ -218,11 +182,11 @@ def lineage_of(current: StateVersion) -> str:
     if not state_file.is_digest(current.lineage):
         return current.lineage
     lineage = current.lineage
-    found = facts(blobs.get(current.blob_id, alone=True))
+    found = state_file.facts(blobs.get(current.blob_id, alone=True))
     return lineage if found is None else found.lineage
 
 
-def _is_kept(current: StateVersion | None, found: StateFacts) -> bool:
+def _is_kept(current: StateVersion | None, found: Facts) -> bool:
     return current is not None and current.md5 == found.md5 and current.serial == found.serial
 
 
@@ -252,7 +216,7 @@ def _compare(
     current: StateVersion | None,
     before: str | None,
     content: bytes,
-    found: StateFacts,
+    found: Facts,
     digests: Mapping[str, bytes] | None,
 ) -> _Compared:
     """Look into the versions that count; commits, so that nobody waits for a bucket with this."""

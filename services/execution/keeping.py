@@ -14,6 +14,7 @@ from sqlalchemy import select
 from config import Config
 from extensions import db
 from models import StateVersion
+from policy import state_file
 from policy.mfa import PhaseKind
 from services import audit, states
 from services.execution.inside import NotAFile, TooLarge
@@ -31,7 +32,7 @@ def keep_state(work: Work, first: Callable[[], object]) -> None:
     """
     if work.state_kept_here:
         content = _read(work, work.workdir.state_path)
-        if states.facts(content) is not None:
+        if state_file.facts(content) is not None:
             _store(work, content, first)
     db.session.commit()
 
@@ -76,7 +77,7 @@ def _newest(work: Work) -> tuple[bytes, bool]:
     if not work.state_kept_here:
         return b"", not errored
     there = [content for content in (_read(work, work.workdir.state_path), errored) if content]
-    known = [(facts.serial, content) for content in there if (facts := states.facts(content)) is not None]
+    known = [(facts.serial, content) for content in there if (facts := state_file.facts(content)) is not None]
     newest = max(enumerate(known), key=lambda item: (item[1][0], item[0]))[1][1] if known else b""
     return newest, len(known) == len(there)
 
