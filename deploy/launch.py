@@ -88,6 +88,7 @@ def _start(supervisor: Supervisor, config: settings.Config, environ: Mapping[str
     url = f"http://{_address(_reachable(config.host))}:{config.port}"
     not_ready = f"The web server did not answer on {url} in {READY_SECONDS:.0f} s; see {logs / 'web.log'}."
     supervisor.wait_until(lambda: _healthy(config), READY_SECONDS, not_ready)
+    loaded.rehearse()
     names = [f"worker-{number}" for number in range(1, config.workers + 1)]
     supervisor.start([Child(name, loaded.work, env, logs, patient=True) for name in names])
     if demo:

@@ -35,6 +35,16 @@ def load(config: Config) -> None:
     getproctitle()
 
 
+def rehearse() -> None:
+    """What the workers compile before their first phase, once for all of them; no connection is opened."""
+    from services.execution import rehearsal
+
+    with application().app_context():
+        rehearsal.rehearse()
+    gc.collect()
+    gc.freeze()
+
+
 def application() -> Flask:
     """The one that was loaded; a new one where this process is no fork of the launcher's."""
     return _application or app.create_app(migrations=False)

@@ -1,7 +1,7 @@
 """What every phase would do again after its fork, done once in the worker before: a phase then begins at once.
 
 A forked child inherits the version of terraform (asking takes as long as a small plan), the walls in its network, and
-the statements that SQLAlchemy has compiled for the engine.
+the statements that SQLAlchemy has compiled for the engine (`rehearsal.py`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from extensions import db
 from models import Phase, Run
 from policy.lifecycle import RunStatus
 from services import states
-from services.execution import network, network_rules, terraform
+from services.execution import network, network_rules, rehearsal, terraform
 from services.execution.steady import AWAY, tell
 from services.execution.walls import find_walls
 from services.storage.sqlite import read_only
@@ -38,7 +38,8 @@ def warm_up() -> None:
     with current_app._get_current_object().app_context():
         reading = read_only.set(True)
         try:
-            _compile()
+            if not rehearsal.rehearse():
+                _compile()
         except AWAY as error:
             tell(error)
         finally:

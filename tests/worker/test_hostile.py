@@ -83,7 +83,8 @@ def tries(home: Path, victim: int, outside: Path) -> dict[str, str]:
         "another run's directory": f"grep {CANARY} {home}/work/phase-999999-1/state/terraform.tfstate",
         "own spool": "cat ../spool",
         "own control": "cat ../control/apply.pid",
-        "worker's environment": f"tr '\\0' '\\n' < /proc/{worker}/environ | grep PATH",
+        # Its title (setproctitle) may have taken the place of what was in there.
+        "worker's environment": f"head -c 1 /proc/{worker}/environ",
         "worker's descriptors": f"ls -l /proc/{worker}/fd/",
         "worker's program": f"readlink /proc/{worker}/exe",
         "another process's environment": f"tr '\\0' '\\n' < /proc/{victim}/environ | grep {CANARY}",
