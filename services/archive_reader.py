@@ -1,8 +1,8 @@
 """The program that reads an archive in a process of its own (services/archive_child.py starts it).
 
-    python -I archive_reader.py inspect|extract ARCHIVE DESTINATION PACKED UNPACKED FILES SECONDS
-
-It limits itself before it opens the archive, and answers with one JSON object on standard output.
+It reads what to do from standard input, a JSON array: "inspect" or "extract", the archive, the destination, and four
+numbers: bytes packed and unpacked, files, seconds. It limits itself before it opens the archive, and answers with one
+JSON object on standard output.
 """
 
 from __future__ import annotations
@@ -35,14 +35,13 @@ def limit(unpacked: int, files: int, seconds: int) -> None:
         resource.setrlimit(kind, (bound, bound))
 
 
-def answer(arguments: list[str]) -> dict[str, Any]:
+def answer() -> dict[str, Any]:
     """Read the archive; what came of it."""
-    action, archive, destination = arguments[:3]
-    packed, unpacked, files, seconds = map(int, arguments[3:])
-    limit(unpacked, files, seconds)
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-    from services import archives
+    from services import archives  # before there is anything to do: whoever started this may not be ready yet
 
+    action, archive, destination, packed, unpacked, files, seconds = json.load(sys.stdin)
+    limit(unpacked, files, seconds)
     limits = archives.Limits(packed, unpacked, files)
     try:
         if action == "extract":
@@ -57,4 +56,4 @@ def answer(arguments: list[str]) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    json.dump(answer(sys.argv[1:]), sys.stdout)
+    json.dump(answer(), sys.stdout)

@@ -1,28 +1,30 @@
 """Starts one command and stays until it ends, so that its exit code is never lost.
 
-Run as a script (`python -I -S child_wrapper.py CONTROL STEP READY_FD PLACED KNOWN FDS COMMAND…`), never imported: it
+Run as a script (`python -I -S child_wrapper.py CONTROL STEP READY_FD TOLD_FD FDS WALLS…`), never imported: it
 has to be small, start fast (even the import of json would take a third longer) and survive everything
 above it. It leads a session of its own, blocks the signals meant for the application, and leaves two
 files in the folder CONTROL:
 
-- STEP.pid, before the command runs: a JSON object with what the starter says in KNOWN (step, argv, boot
+- STEP.pid, before the command runs: a JSON object with what the starter knows (step, argv, boot
   id), the pids of command and wrapper, each with its start time in clock ticks since boot (field 22 of
   /proc/PID/stat, proc(5)), and the time. The command waits for this file: nothing ever runs without a
   record, and a second start of the same step in the same folder is refused.
 - STEP.exit, at the end: JSON with the exit code (negative: the number of the signal that ended it) and
   the duration in seconds. Its space is reserved at the start, so that a full disk cannot swallow it.
 
-PLACED is "-", or a descriptor on which "1" says that this process is in the cgroup that it belongs to. It starts
-nothing before that.
+On TOLD_FD the starter says "1" when this process is in the cgroup that it belongs to, which may then make everything
+ready; and, now or later, what it knows and the words of the command, each after a NUL, a line feed and the end. Without
+all of that, as when the starter was killed, nothing is started and nothing is left.
 
 READY_FD receives "1" once the command is released, "0" when the step was started before. The command
 gets exactly the environment the wrapper was given, the working directory, and file descriptors 0 to 2.
 
-FDS is "-", or for a command inside a sandbox the descriptors that are its alone, with commas. Such a command line
-(`sandbox.py`) has bwrap in front and three words to replace by descriptors: @info is told bwrap's child, the first
-process of the sandbox, on @ready the first program inside says that it is there, and on @gate it waits to become the
-command. So the record names the command's own pid, as it is outside, and "init_pid", whose end is the end of
-everything inside: it is killed when the command has ended, and the exit code is written down after that.
+FDS is "-", or for a command inside a sandbox the descriptors that are its alone, with commas. WALLS then is the
+sandbox's command line (`sandbox.py`): bwrap, and three words to replace by descriptors. @info is told bwrap's child,
+the first process of the sandbox, on @ready the first program inside says that it is there, and on @gate it waits for
+the words of the command that it becomes. So the record names the command's own pid, as it is outside, and "init_pid",
+whose end is the end of everything inside: it is killed when the command has ended, and the exit code is written down
+after that.
 """
 
 import os
@@ -36,24 +38,23 @@ BLOCKED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 
 def _main() -> int:
-    control, step, ready_fd, placed, known = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4], sys.argv[5]
-    descriptors = [] if sys.argv[6] == "-" else [int(number) for number in sys.argv[6].split(",")]
-    command = sys.argv[7:]
+    control, step, ready_fd, told_fd = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+    descriptors = [] if sys.argv[5] == "-" else [int(number) for number in sys.argv[5].split(",")]
     # Blocked, not ignored: one that is meant for the command and comes before it runs waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, BLOCKED)
     _reset_signals()
     os.umask(0o077)
     os.set_inheritable(ready_fd, False)
-    if placed != "-" and not _is_placed(int(placed)):
+    os.set_inheritable(told_fd, False)
+    if os.read(told_fd, 1) != b"1":
         os.write(2, b"The command could not be put into its cgroup.\n")
         _answer(ready_fd, b"!")
         return 1
 
-    began = time.monotonic()
     if descriptors:
-        child, write_end, inside, init = _fork_sandbox(command, descriptors)
+        child, write_end, inside, init = _fork_sandbox(sys.argv[6:], descriptors)
     else:
-        child, write_end = _fork(command)
+        child, write_end = _fork()
         inside, init = child, 0
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)  # a command that is gone before it is released
     held = os.pidfd_open(init) if init else -1
@@ -61,12 +62,16 @@ def _main() -> int:
     part = f"{exit_file}.{os.getpid()}"
     try:
         reserved = _reserve(part)
+        known, _, command = _told(told_fd).partition(b"\0")
+        if not command:
+            return _leave(write_end, child, part)
+        began = time.monotonic()
         _write_record(os.path.join(control, step + ".pid"), _record(known, inside, init))
     except OSError as error:
         os.close(write_end)  # The command was never released: it sees the end of the pipe and leaves.
         os.waitpid(child, 0)
         return _refuse(error, ready_fd, part)
-    _answer(write_end, b"1")
+    _answer(write_end, command + b"\n")
     _answer(ready_fd, b"1")
 
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -81,33 +86,41 @@ def _main() -> int:
     return 0
 
 
-def _is_placed(placed: int) -> bool:
-    word = os.read(placed, 1)
-    os.close(placed)
-    return word == b"1"
+def _told(descriptor: int) -> bytes:
+    """What was written, without the line feed at its end; nothing where that is missing."""
+    with open(descriptor, "rb") as file:
+        line = file.read()
+    return line[:-1] if line.endswith(b"\n") else b""
 
 
-def _record(known: str, child: int, init: int) -> bytes:
+def _leave(write_end: int, child: int, part: str) -> int:
+    os.close(write_end)  # the command was never released: it sees the end of the pipe and leaves
+    os.waitpid(child, 0)
+    os.unlink(part)
+    return 1
+
+
+def _record(known: bytes, child: int, init: int) -> bytes:
     wrapper = os.getpid()
     inside = b', "init_pid": %d, "init_start_time": %d' % (init, _start_time(init)) if init else b""
-    return os.fsencode(known.removesuffix("}")) + (
+    return known.removesuffix(b"}") + (
         b', "pid": %d, "start_time": %d, "wrapper_pid": %d, "wrapper_start_time": %d, "started_at": %.3f%b}'
         % (child, _start_time(child), wrapper, _start_time(wrapper), time.time(), inside)
     )
 
 
-def _fork(command: list[str]) -> tuple[int, int]:
-    """Pid of the command to be, and what it waits for."""
+def _fork() -> tuple[int, int]:
+    """Pid of the command to be, and where it waits for its words."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        _run_command(command, read_end, write_end)
+        _run_command(read_end, write_end)
     os.close(read_end)
     return child, write_end
 
 
 def _fork_sandbox(command: list[str], descriptors: list[int]) -> tuple[int, int, int, int]:
-    """Pid of bwrap, what the command waits for, the command's own pid and that of the sandbox's first process.
+    """Pid of bwrap, where the command waits for its words, its own pid, and that of the sandbox's first process.
 
     Where bwrap could not make a sandbox, it has said why in the log: its own pid stands for the command, and 0.
     """
@@ -164,17 +177,19 @@ def _end_sandbox(held: int) -> None:
     waiting.poll(10_000)
 
 
-def _run_command(command: list[str], read_end: int, write_end: int) -> None:
+def _run_command(read_end: int, write_end: int) -> None:
     """In the child: become the command once released, or leave when the wrapper is gone."""
+    command = [b"terraform"]
     try:
         os.close(write_end)
         os.setsid()
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
-        if os.read(read_end, 1) != b"1":
+        command = _told(read_end).split(b"\0")
+        if not command[0]:
             os._exit(126)
         os.execve(command[0], command, _given_environment())  # noqa: S606 (that is the point)
     except OSError as error:
-        os.write(2, f"{command[0]} could not be started: {error.strerror}\n".encode())
+        os.write(2, f"{os.fsdecode(command[0])} could not be started: {error.strerror}\n".encode())
     finally:
         os._exit(127)
 

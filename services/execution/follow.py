@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import time
 from dataclasses import dataclass, field
@@ -94,6 +95,8 @@ def run_step(work: Work, arguments: list[str]) -> Outcome:
     try:
         if arguments[0] == work.steps[0]:
             work.identity = keeping.ask_identity(work)
+        if step_after := dict(itertools.pairwise(work.steps)).get(arguments[0]):
+            work.stand_by(step_after)
         code = _until_end(following)
     except ChildVanished:
         child.kill_session()
@@ -136,6 +139,9 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
         sandbox = work.sandbox
     steadily(lambda: beat(work))
     try:
+        if standing := work.ready_for(arguments[0]):
+            with contextlib.closing(standing):
+                return standing.release(arguments)
         return terraform.start(
             work.terraform,
             arguments,

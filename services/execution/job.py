@@ -18,7 +18,7 @@ from models import Phase, PhaseStatus, Run
 from policy import mfa, plan_summary, run_errors
 from policy.lifecycle import LEASE, CancelReason, Event
 from policy.mfa import PhaseKind
-from services import audit, clock, runs
+from services import archive_child, audit, clock, runs
 from services.compare_and_set import won
 from services.errors import Conflict
 from services.execution import ending, prepared, steps, stopping
@@ -75,7 +75,10 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
             key_check.settle()
             work = take(phase_id)
             if work is not None:
-                _run(work)
+                try:
+                    _run(work)
+                finally:
+                    work.dismiss()
         except _Canceled:
             pass
         except key_check.WrongKeys as error:
@@ -118,6 +121,11 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
 
 def _take(phase_id: int) -> Work | None:
     """Take the phase by compare-and-set; None when it is no longer queued or its gate has closed."""
+    with archive_child.Reader() as reader:  # it loads meanwhile
+        return _taken(phase_id, reader)
+
+
+def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
     phase = _locked(phase_id)
     if phase is None or phase.status is not PhaseStatus.QUEUED:
         db.session.rollback()
@@ -141,7 +149,7 @@ def _take(phase_id: int) -> Work | None:
     db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
     audit.record("run.take", None, run=run, phase=phase.kind.value, worker=lease["worker"])
     db.session.commit()
-    return steps.prepare(phase_id, credentials)
+    return steps.prepare(phase_id, credentials, reader)
 
 
 def _locked(phase_id: int) -> Phase | None:
@@ -185,7 +193,8 @@ def _adopt(phase_id: int) -> Work | None:
         return work
     if phase.authenticated_at is not None:
         raise CredentialsLost
-    return steps.prepare(phase_id, None)
+    with archive_child.Reader() as reader:
+        return steps.prepare(phase_id, None, reader)
 
 
 def _credentials(phase: Phase) -> TemporaryCredentials | None:

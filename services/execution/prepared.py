@@ -72,6 +72,11 @@ def take(work: Work) -> None:
         work.workdir.mark_initialised()
 
 
+def there(work: Work) -> bool:
+    """Whether `take` will most likely find something for this phase."""
+    return work.kind is PhaseKind.APPLY and _whole(_place(work.run_id))
+
+
 def drop(run_id: int) -> None:
     """Remove what is kept for this run."""
     _drop(_place(run_id))

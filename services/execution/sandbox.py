@@ -83,11 +83,15 @@ class Sandbox:
         first, number = _uids()
         return first + zlib.crc32(os.fsencode(self.owner or self.root)) % number
 
-    def hand_over(self) -> None:
-        """Before the first command: the plan file to write to, and everything in the hands of the command's user."""
+    def lay_out(self) -> None:
+        """Before the first sandbox: the plan file to write to."""
         plan = self.root / "tfplan"
         if not os.path.lexists(plan):
             os.close(os.open(plan, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+
+    def hand_over(self) -> None:
+        """Before the first command: everything in the hands of the command's user."""
+        self.lay_out()
         mark = self.root / "handed_over"
         if self.uid is None or (mark.exists() and mark.read_text() == str(self.uid)):
             return
@@ -109,8 +113,8 @@ class Sandbox:
         """The command line that runs `argv` inside; the caller closes its descriptors once it is started.
 
         `gate` are the two descriptors of `sandbox_stage.py`, `info` one that is told bwrap's child, as they will be
-        known where bwrap is started. Without a gate the command only reads: it starts at once, has no network, and
-        dies with whoever started it.
+        known where bwrap is started. The words of the command then come through the gate: `argv` is how they begin.
+        Without a gate the command only reads: it starts at once, has no network, and dies with whoever started it.
         """
         uid = os.geteuid() if self.uid is None else self.uid
         environment = b"\0".join(os.fsencode(f"{name}={value}") for name, value in env.items())
@@ -130,7 +134,7 @@ class Sandbox:
         change = "-" if self.uid is None else str(self.uid)
         told = [change, *(gate or ("-", "-")), files["env"], limits(), str(cwd)]
         return Command(
-            [*walls, "--", sys.executable, "-I", "-S", str(STAGE), *told, *argv],
+            [*walls, "--", sys.executable, "-I", "-S", str(STAGE), *told, *([] if gate else argv)],
             [int(number) for number in files.values()],
         )
 

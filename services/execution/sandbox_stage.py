@@ -1,8 +1,9 @@
 """The first program inside the sandbox: says that it is there, gives up its rights, and becomes the command.
 
-Run as a script (`python -I -S sandbox_stage.py UID READY GATE ENVIRONMENT LIMITS FOLDER COMMAND…`), never imported.
+Run as a script (`python -I -S sandbox_stage.py UID READY GATE ENVIRONMENT LIMITS FOLDER [COMMAND…]`), never imported.
 Nothing of the configuration's is in it, so whoever started it can write its pid down before anything hostile runs: it
-waits for "1" on the descriptor GATE after it has written "1" to READY. The pid stays terraform's.
+writes "1" to the descriptor READY and waits on GATE for the words of the command, with NULs between them, a line feed
+and the end; without all of that it leaves. The pid stays terraform's. READY "-" has no gate, but the command here.
 
 UID "-" keeps the user; a number (a worker that is root) changes to it, which takes the capabilities away as well.
 ENVIRONMENT is a descriptor with the command's environment, separated by NUL: so that nothing in it, such as
@@ -25,8 +26,11 @@ def _main() -> None:
         if ready != "-":
             os.write(int(ready), b"1")
             os.close(int(ready))
-            if os.read(int(gate), 1) != b"1":
+            with open(int(gate), "rb") as file:
+                told = file.read()
+            if not told.endswith(b"\n"):
                 os._exit(126)
+            command = [os.fsdecode(word) for word in told[:-1].split(b"\0")]
         given = _environment(int(environment))
         _limit(limits)
         if uid != "-":

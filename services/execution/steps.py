@@ -35,7 +35,7 @@ from services.storage.vault import VaultError
 HEARTBEAT = 5.0
 
 
-def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
+def prepare(phase_id: int, credentials: TemporaryCredentials | None, reader: archive_child.Reader) -> Work:
     """Make the working directory with configuration, variables and state in it.
 
     Everything is read first and the transaction ended: unpacking takes its time. A database or a bucket that is away
@@ -43,31 +43,31 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
     Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
     """
     with held(phase_id):
-        return _prepared(phase_id, credentials)
+        return _prepared(phase_id, credentials, reader)
 
 
-def _prepared(phase_id: int, credentials: TemporaryCredentials | None) -> Work:
+def _prepared(phase_id: int, credentials: TemporaryCredentials | None, reader: archive_child.Reader) -> Work:
     walls = find_walls(current_app.config["LOCKSTEP"].terraform_sandbox, tries=TRIES)  # with no transaction open
     require(walls)
     values, content, work, secrets = steadily(lambda: _read(phase_id, credentials, walls))
     _make(work.workdir)
     try:
         work.workdir.mark_held(work.worker)
-        _unpack(content.archive, work.workdir)
+        work.stand_by(work.kind.value if prepared.there(work) else "init")
+        _unpack(content.archive, work.workdir, reader)
         work.workdir.write_variables(values.terraform, values.hcl)
         _place(content, work)
         secrets |= hidden.of_configuration(work.workdir.config)
         work.redactor = Redactor(secrets)
         hidden.leave(current_app.config["LOCKSTEP"].vault, work.workdir, phase_id, secrets)
         prepared.take(work)
-    except WorkdirError as error:
+    except BaseException as error:
+        work.dismiss()
         _unmake(work.workdir)
-        raise PhaseFailed("workdir", f"{error} Nothing was run.") from None
-    except OSError as error:
-        _unmake(work.workdir)
-        raise _unwritable(error) from None
-    except BaseException:
-        _unmake(work.workdir)
+        if isinstance(error, WorkdirError):
+            raise PhaseFailed("workdir", f"{error} Nothing was run.") from None
+        if isinstance(error, OSError):
+            raise _unwritable(error) from None
         raise
     return work
 
@@ -298,11 +298,11 @@ def _program(config: Config, run: Run, *, adopted: bool) -> tuple[terraform.Terr
         raise PhaseFailed("terraform_missing", f"{missing} Nothing was run.") from None
 
 
-def _unpack(archive: bytes, workdir: Workdir) -> None:
+def _unpack(archive: bytes, workdir: Workdir, reader: archive_child.Reader) -> None:
     path = workdir.root / "archive"
     try:
         path.write_bytes(archive)
-        archive_child.extract(path, workdir.config, configurations.limits())
+        reader.extract(path, workdir.config, configurations.limits())
     except archives.ArchiveRefused as error:
         raise PhaseFailed("configuration_refused", f"The configuration was refused. {error}") from None
     finally:

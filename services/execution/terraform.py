@@ -38,6 +38,7 @@ __all__ = [
     "ChildError",
     "ChildNotStarted",
     "ChildVanished",
+    "Standing",
     "Terraform",
     "TerraformFailed",
     "TerraformMissing",
@@ -45,6 +46,7 @@ __all__ = [
     "capture",
     "locate",
     "run_to_end",
+    "stand_by",
     "start",
     "version",
 ]
@@ -152,48 +154,88 @@ def start(
     whose loss would kill it. Raises ChildAlreadyStarted when the step has a record in `control` already,
     ChildNotStarted when the wrapper could not get as far as that, OSError when it cannot be run at all.
     """
-    step = step or args[0]
-    read_end, write_end = os.pipe()
-    command = [*terraform.argv, *args]
-    known = json.dumps({"step": step, "argv": command, "boot_id": boot_id()})
-    prefix = [sys.executable, "-I", "-S", str(_WRAPPER), str(control), step, str(write_end)]
-    with os.fdopen(read_end, "rb") as ready:
-        try:
-            if sandbox is None:
-                pid = _spawn([*prefix, "-", known, "-", *command], cwd, env, spool, (write_end,))
-            else:
-                sandbox.hand_over()
-                walls = sandbox.command(command, cwd=cwd, env=env, gate=("@ready", "@gate"), info="@info")
-                pid = _spawn_inside(sandbox, walls, prefix, known, cwd, spool, write_end)
-        finally:
-            os.close(write_end)
-        word = ready.read(1)
-    _reap_wrappers(pid)
-    if word == b"0":
-        raise ChildAlreadyStarted(f"terraform {step} was already started in this working directory.")
-    if word != b"1":
-        raise ChildNotStarted(f"terraform {step} could not be started.")
-    return attach(control, step)
+    standing = stand_by(terraform, step or args[0], cwd=cwd, env=env, spool=spool, control=control, sandbox=sandbox)
+    with contextlib.closing(standing):
+        return standing.release(args)
 
 
-def _spawn_inside(
-    sandbox: Sandbox, walls: Command, prefix: list[str], known: str, cwd: Path, spool: Path, write_end: int
-) -> int:
-    """The wrapper is put into the cgroup while its interpreter starts: both take their time."""
-    placed, place = os.pipe()
+def stand_by(
+    terraform: Terraform,
+    step: str,
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    spool: Path,
+    control: Path,
+    sandbox: Sandbox | None = None,
+) -> Standing:
+    """Everything of `start` but the command: wrapper and sandbox, which take as long as a small plan.
+
+    So they can be made while something else goes on, with a sandbox even before there is a folder `cwd`. What waits
+    there ends by itself when this process ends or closes it, and leaves nothing. Raises OSError.
+    """
+    ready, write_end = os.pipe()
+    told, tell = os.pipe()
+    prefix = [sys.executable, "-I", "-S", str(_WRAPPER), str(control), step, str(write_end), str(told)]
+    kept, walls = (write_end, told), None
+    standing = Standing(terraform, step, control, sandbox, ready, tell)
     try:
-        numbers = ",".join(map(str, walls.descriptors))
-        command = [*prefix, str(placed), known, numbers, *walls.argv]
-        pid = _spawn(command, cwd, {}, spool, (write_end, placed, *walls.descriptors))
+        if sandbox is None:
+            pid = _spawn([*prefix, "-"], cwd, env, spool, kept)
+        else:
+            sandbox.lay_out()
+            walls = sandbox.command(terraform.argv, cwd=cwd, env=env, gate=("@ready", "@gate"), info="@info")
+            numbers = ",".join(map(str, walls.descriptors))
+            pid = _spawn([*prefix, numbers, *walls.argv], sandbox.root, {}, spool, (*kept, *walls.descriptors))
         with contextlib.suppress(OSError):  # without the word the wrapper starts nothing
-            if sandbox.cgroup is not None:
+            # It is put into the cgroup while its interpreter starts: both take their time.
+            if sandbox is not None and sandbox.cgroup is not None:
                 network.enter(sandbox.cgroup, pid)
-            os.write(place, b"1")
-        return pid
+            os.write(tell, b"1")
+    except BaseException:
+        standing.close()
+        raise
     finally:
-        walls.close()
-        os.close(placed)
-        os.close(place)
+        if walls is not None:
+            walls.close()
+        os.close(told)
+        os.close(write_end)
+    _reap_wrappers(pid)
+    return standing
+
+
+class Standing:
+    """A wrapper that waits for its command, with the sandbox made. To be closed at the end, released or not."""
+
+    def __init__(
+        self, terraform: Terraform, step: str, control: Path, sandbox: Sandbox | None, ready: int, tell: int
+    ) -> None:
+        self.step = step
+        self._terraform, self._control, self._sandbox = terraform, control, sandbox
+        self._ready, self._tell = os.fdopen(ready, "rb"), os.fdopen(tell, "wb")
+
+    def release(self, args: Sequence[str]) -> Child:
+        """Let it become terraform with these arguments; as `start`."""
+        if self._sandbox is not None:
+            self._sandbox.hand_over()
+        command = [*self._terraform.argv, *args]
+        known = json.dumps({"step": self.step, "argv": command, "boot_id": boot_id()})
+        words = b"\0".join(map(os.fsencode, (known, *command)))
+        with contextlib.suppress(OSError):  # one that is gone has said why
+            self._tell.write(words + b"\n")
+            self._tell.close()
+        word = self._ready.read(1)
+        if word == b"0":
+            raise ChildAlreadyStarted(f"terraform {self.step} was already started in this working directory.")
+        if word != b"1":
+            raise ChildNotStarted(f"terraform {self.step} could not be started.")
+        return attach(self._control, self.step)
+
+    def close(self) -> None:
+        """Send away what was not released."""
+        with contextlib.suppress(OSError):
+            self._tell.close()
+        self._ready.close()
 
 
 def _spawn(command: list[str], cwd: Path, env: Mapping[str, str], spool: Path, kept: tuple[int, ...]) -> int:

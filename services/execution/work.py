@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from services.errors import LockstepError
 from services.execution import network, network_rules, terraform
 from services.execution.redact import Redactor
 from services.execution.sandbox import Sandbox
+from services.execution.terraform import Standing
 from services.execution.walls import Walls, find_walls
 from services.execution.workdir import Workdir
 from services.mfa.credentials import TemporaryCredentials
@@ -67,6 +69,7 @@ class Work:
     walls: Walls = _NOT_ASKED
     identity: Future[str | None] | None = None
     unhidden: tuple[str, ...] = ()
+    standing: Standing | None = None
 
     @property
     def sandbox(self) -> Sandbox | None:
@@ -89,6 +92,39 @@ class Work:
             cgroup=network.enclosure(network_rules.rules(config)).folder,
             offline=self.walls.offline,
         )
+
+    def stand_by(self, step: str) -> None:
+        """Make everything of this command but terraform while something else goes on: `ready_for` then has it.
+
+        Only in a sandbox, which needs no folder to be there. Where it fails, the command's start will say so.
+        """
+        self.dismiss()
+        if self.environment is None or self.terraform is None or self.walls.bwrap is None:
+            return
+        with contextlib.suppress(OSError):
+            self.standing = terraform.stand_by(
+                self.terraform,
+                step,
+                cwd=self.workdir.config / self.workdir.directory,
+                env=self.environment,
+                spool=self.workdir.spool_path,
+                control=self.workdir.control,
+                sandbox=self.sandbox,
+            )
+
+    def ready_for(self, step: str) -> Standing | None:
+        """What stands by for this command. The caller closes it."""
+        if self.standing is not None and self.standing.step == step:
+            standing, self.standing = self.standing, None
+            return standing
+        self.dismiss()
+        return None
+
+    def dismiss(self) -> None:
+        """Send away what stands by for a command that will not come."""
+        if self.standing is not None:
+            self.standing.close()
+            self.standing = None
 
     @property
     def steps(self) -> tuple[str, ...]:

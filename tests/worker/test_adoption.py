@@ -16,7 +16,7 @@ from extensions import db
 from models import Phase, PhaseStatus, Run, StateVersion
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import archive_child, queue, runs
+from services import archive_child, archives, queue, runs
 from services.execution import job, prepared, reconcile, steps, terraform, walls
 from services.storage import logs
 from tests import factories
@@ -267,15 +267,15 @@ def test_a_long_preparation_keeps_its_lease(bench: Bench, monkeypatch: pytest.Mo
     """Another worker that took it over would use the same working directory."""
     monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
     run = bench.run(TWO)
-    phase_id, real = run.plan.id, archive_child.extract
+    phase_id, real = run.plan.id, archive_child.Reader.extract
     signs: list[datetime] = []
 
-    def slowly(*arguments: Any) -> None:
+    def slowly(*arguments: Any) -> archives.ArchiveInfo:
         for _ in range(2):
             before = sign()
             lab.until(lambda before=before: sign() > before, "another sign", seconds=20)  # type: ignore[misc]
             signs.append(before)
-        real(*arguments)
+        return real(*arguments)
 
     def sign() -> datetime:
         found = db.session.scalar(select(Phase.heartbeat_at).where(Phase.id == phase_id))
@@ -283,6 +283,6 @@ def test_a_long_preparation_keeps_its_lease(bench: Bench, monkeypatch: pytest.Mo
         assert found is not None
         return found
 
-    monkeypatch.setattr(archive_child, "extract", slowly)
+    monkeypatch.setattr(archive_child.Reader, "extract", slowly)
     assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION, run.error
     assert len(signs) == 2

@@ -7,7 +7,7 @@ import pytest
 from extensions import db
 from models import Category, Variable
 from policy.lifecycle import RunStatus
-from services import run_secrets, runs
+from services import archive_child, run_secrets, runs
 from services.execution import hidden, steps
 from services.execution.redact import HideAll
 from tests import factories
@@ -52,7 +52,8 @@ def test_whoever_takes_a_phase_over_knows_what_the_child_was_given(bench: Bench)
     run = bench.run(PRINTS + ONE)
     phase_id = run.plan.id
     db.session.commit()
-    work = steps.prepare(phase_id, None)
+    with archive_child.Reader() as reader:
+        work = steps.prepare(phase_id, None, reader)
     try:
         db.session.query(Variable).delete()
         db.session.commit()
@@ -68,4 +69,5 @@ def test_whoever_takes_a_phase_over_knows_what_the_child_was_given(bench: Bench)
         assert taken is not None and isinstance(taken.redactor, HideAll), "not known, so nothing is shown"
         db.session.rollback()
     finally:
+        work.dismiss()
         work.workdir.remove()

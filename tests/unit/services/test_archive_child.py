@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
 from services import archive_child
-from services.archives import ArchiveRefused, Limits
+from services.archives import ArchiveInfo, ArchiveRefused, Limits
 from tests.unit.services.archive_makers import MAIN, tar_gz
 
 LIMITS = Limits(unpacked_bytes=1 << 20, files=100)
 _PROLOGUE = """
-import os, sys
+import json, os, sys
 sys.path.insert(0, {top!r})
 from services.archive_reader import limit
-packed, unpacked, files, seconds = map(int, sys.argv[4:])
+action, archive, destination, packed, unpacked, files, seconds = json.load(sys.stdin)
 limit(unpacked, files, seconds)
 """
 
@@ -35,10 +36,15 @@ def broken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, body: str) -> None:
     monkeypatch.setattr(archive_child, "READER", path)
 
 
+def extract(path: Path, destination: Path, limits: Limits) -> ArchiveInfo:
+    with archive_child.Reader() as reader:
+        return reader.extract(path, destination, limits)
+
+
 def test_what_the_child_tells_is_what_the_archive_holds(archive: Path, tmp_path: Path) -> None:
     info = archive_child.inspect(archive, LIMITS)
     assert (info.kind, info.files, info.terraform_directories) == ("tar.gz", 2, ("", "module"))
-    assert archive_child.extract(archive, tmp_path / "out", LIMITS) == info
+    assert extract(archive, tmp_path / "out", LIMITS) == info
     assert (tmp_path / "out" / "module" / "x.tf").read_bytes() == b"# x\n"
 
 
@@ -47,7 +53,7 @@ def test_a_refusal_comes_with_its_sentence(tmp_path: Path) -> None:
     with pytest.raises(ArchiveRefused, match=r"contains a path with \.\."):
         archive_child.inspect(path, LIMITS)
     with pytest.raises(ArchiveRefused):
-        archive_child.extract(path, tmp_path / "out", LIMITS)
+        extract(path, tmp_path / "out", LIMITS)
     assert not (tmp_path / "out").exists()
 
 
@@ -70,11 +76,11 @@ def test_a_failing_disk_is_not_the_archives_fault(tmp_path: Path) -> None:
 def test_a_reader_that_runs_wild_is_ended_and_leaves_nothing(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str
 ) -> None:
-    broken(monkeypatch, tmp_path, "open(sys.argv[3] + '/left', 'w').write('x')\n" + body)
+    broken(monkeypatch, tmp_path, "open(destination + '/left', 'w').write('x')\n" + body)
     monkeypatch.setattr(archive_child, "SECONDS", 1)
     began = time.monotonic()
     with pytest.raises(ArchiveRefused, match="more time or memory than is allowed"):
-        archive_child.extract(archive, tmp_path / "out", LIMITS)
+        extract(archive, tmp_path / "out", LIMITS)
     assert time.monotonic() - began < 30
     assert not (tmp_path / "out").exists()
 
@@ -101,7 +107,7 @@ def test_the_child_has_no_environment_and_no_file_of_the_server(
     kept = os.open(archive, os.O_RDONLY)
     os.set_inheritable(kept, True)
     told = "{'environ': sorted(os.environ), 'files': len(os.listdir('/proc/self/fd'))}"
-    broken(monkeypatch, tmp_path, f"import json; print(json.dumps({{'refused': str({told})}}))")
+    broken(monkeypatch, tmp_path, f"print(json.dumps({{'refused': str({told})}}))")
     try:
         with pytest.raises(ArchiveRefused) as caught:
             archive_child.inspect(archive, LIMITS)
@@ -112,3 +118,10 @@ def test_the_child_has_no_environment_and_no_file_of_the_server(
         "{'environ': ['LC_CTYPE'], 'files': 4}",
         "{'environ': [], 'files': 4}",
     )
+
+
+def test_one_that_was_not_needed_is_gone(tmp_path: Path) -> None:
+    with archive_child.Reader() as reader:
+        process = reader._process
+        assert process.poll() is None
+    assert process.returncode == -signal.SIGKILL
