@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 #: What stays in the data folder from one test to the next.
-_KEPT = ("lockstep.db", "secret_key", "encryption_keys")
+KEPT = ("lockstep.db", "secret_key", "encryption_keys")
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +106,7 @@ def _clear(home: Path) -> None:
     for path in home.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif not path.name.startswith(_KEPT):
+        elif not path.name.startswith(KEPT):
             path.unlink()
 
 
