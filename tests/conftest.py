@@ -44,8 +44,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", "ignore:<psycopg.Connection:ResourceWarning")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """On PostgreSQL a test that asks for no database would prove nothing new."""
+    if postgres.chosen():
+        without = [item for item in items if not _DATABASE & set(getattr(item, "fixturenames", ()))]
+        config.hook.pytest_deselected(items=without)
+        items[:] = [item for item in items if item not in set(without)]
+
+
+#: The fixtures that a test with a database has, by others or by itself.
+_DATABASE = {"database", "postgres_server"}
+
 #: What stays in the data folder from one test to the next.
-_KEPT = ("lockstep.db", "secret_key", "encryption_keys")
+KEPT = ("lockstep.db", "secret_key", "encryption_keys")
 
 
 @pytest.fixture(scope="session")
@@ -106,7 +117,7 @@ def _clear(home: Path) -> None:
     for path in home.iterdir():
         if path.is_dir():
             shutil.rmtree(path)
-        elif not path.name.startswith(_KEPT):
+        elif not path.name.startswith(KEPT):
             path.unlink()
 
 

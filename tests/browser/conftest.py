@@ -19,6 +19,16 @@ ARTIFACTS = Path(__file__).resolve().parents[2] / "test-artifacts"
 #: How long a page may take to change; terraform starts several processes on what may be a busy machine.
 PATIENCE = 40_000
 
+#: The popup of Chromium's own address bar: two pages that each context would load, for half a second of a processor.
+_POPUPS = ("WebUIOmniboxPopup", "WebUIOmniboxAimPopup")
+#: What Playwright turns off. Chromium goes by the last list that it is given.
+_PLAYWRIGHTS = (
+    "AvoidUnnecessaryBeforeUnloadCheckSync", "DestroyProfileOnBrowserClose", "HttpsUpgrades",
+    "HttpsFirstBalancedModeAutoEnable", "LensOverlay", "MediaRouter", "PaintHolding", "ThirdPartyStoragePartitioning",
+    "AvoidCorsURLLoaderRestartOnRedirect", "OptimizationHints", "NetworkTimeServiceQuerying", "AimEnabled",
+    "PreconnectToSearch",
+)  # fmt: skip
+
 Visit = Callable[..., Page]
 
 #: When somebody signed in whose cookies are kept.
@@ -37,9 +47,11 @@ def chromium() -> Iterator[Browser]:
     """Debian's Chromium; a missing one fails."""
     expect.set_options(timeout=PATIENCE)
     arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+    features = ",".join((*_PLAYWRIGHTS, *_POPUPS))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
-            executable_path="/usr/bin/chromium", args=[*arguments, "--disable-sync", "--no-first-run"]
+            executable_path="/usr/bin/chromium",
+            args=[*arguments, "--disable-sync", "--no-first-run", f"--disable-features={features}"],
         )
         yield browser
         browser.close()

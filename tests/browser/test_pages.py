@@ -1,6 +1,6 @@
 """Every page, wide and narrow, light and dark: nothing serious for axe-core, no sideways scrolling, and a picture.
 
-The pictures are for a person to look at: test-artifacts/pages/NAME-WIDTH-SCHEME.png.
+The pictures are for a person to look at: test-artifacts/pages/NAME-WIDTH-SCHEME.jpg.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def test_a_page(shown: Shown, visit: Visit, watch: Watch) -> None:
 def _picture(page: Page, name: str) -> None:
     folder = ARTIFACTS / "pages"
     folder.mkdir(parents=True, exist_ok=True)
-    # Hiding the caret would take an inline style.
-    page.screenshot(path=folder / f"{name}.png", full_page=True, caret="initial")
+    # JPEG, because Chromium takes half a second to write a PNG of a page. Hiding the caret would take an inline style.
+    page.screenshot(path=folder / f"{name}.jpg", type="jpeg", quality=90, full_page=True, caret="initial")
 
 
 def _serious(page: Page) -> list[str]:

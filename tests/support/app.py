@@ -8,7 +8,7 @@ from pathlib import Path
 
 import flask_migrate
 from flask import Flask
-from sqlalchemy import text
+from sqlalchemy import Integer, text
 
 import config
 from app import create_app
@@ -45,7 +45,15 @@ def empty_tables() -> None:
         for table in reversed(db.metadata.sorted_tables):
             db.session.execute(table.delete())
     else:
-        names = ", ".join(table.name for table in db.metadata.sorted_tables)
-        db.session.execute(text("SET LOCAL lock_timeout = '20s'"))  # a transaction left open is told, not waited for
-        db.session.execute(text(f"TRUNCATE {names} RESTART IDENTITY"))
+        # Not TRUNCATE, which makes the files of all tables and indexes anew: a quarter of a second. The lock is
+        # its lock: a transaction left open is told, not waited for.
+        tables = list(reversed(db.metadata.sorted_tables))
+        counted = [table.name for table in tables if "id" in table.c and isinstance(table.c.id.type, Integer)]
+        statements = [
+            "SET LOCAL lock_timeout = '20s'",
+            f"LOCK TABLE {', '.join(table.name for table in tables)} IN ACCESS EXCLUSIVE MODE",
+            *(f"DELETE FROM {table.name}" for table in tables),  # noqa: S608 (names of our own)
+            *(f"SELECT setval(pg_get_serial_sequence('{name}', 'id'), 1, false)" for name in counted),
+        ]
+        db.session.execute(text("; ".join(statements)))
     db.session.commit()
