@@ -47,11 +47,8 @@ def rehearse() -> bool:
         memory.dialect = engine.dialect
         factory = db.session.session_factory
 
-        class _Session(factory.class_):  # type: ignore[name-defined]
-            def get_bind(self, *_: object, **__: object) -> Any:
-                return memory
-
-        db.session.registry.set(_Session(**factory.kw))
+        into_memory = type("_Session", (factory.class_,), {"get_bind": lambda *_, **__: memory})
+        db.session.registry.set(into_memory(**factory.kw))
         try:
             db.metadata.create_all(memory)
             _play()
