@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEMO_HOME = $(or $(LOCKSTEP_HOME),data-demo)
 TESTS ?= tests
-WORKERS ?= 3
+TESTS_AT_ONCE ?= 3
 export VENV
 
 .PHONY: help demo run code test test-postgres chaos bench lint audit format picture requirements clean
@@ -38,13 +38,13 @@ code: $(VENV)/.dev
 
 # One worker more than CI has processors: a test that waits for a page, terraform or a clock leaves its own to another.
 test: $(VENV)/.dev
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(TESTS)
+	@$(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup $(TESTS)
 
 # What goes through the database, without what takes minutes and asks PostgreSQL nothing new: the real AWS provider,
 # the browser, the launcher. Tests that ask for no database leave themselves out (tests/conftest.py).
 test-postgres: POSTGRES_TESTS ?= tests/web tests/services tests/worker tests/unit/services tests/unit/storage tests/unit/test_migrations.py
 test-postgres: $(VENV)/.dev
-	@LOCKSTEP_TEST_DATABASE=postgresql $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup \
+	@LOCKSTEP_TEST_DATABASE=postgresql $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadgroup \
 	    -m 'not aws and not browser and not stack' $(POSTGRES_TESTS)
 
 # Real processes and real terraform; a failed one keeps its folder with all logs. SEED repeats one, as far as time allows.

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 from weakref import WeakSet
 
 from flask import Flask, current_app
