@@ -10,6 +10,7 @@ from flask import Flask
 
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
+from policy.permissions import Role
 from services.storage.vault import Vault
 from tests import factories
 from tests.factories import World
@@ -30,6 +31,8 @@ def lost(app: Flask, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         here = factories.environment(mfa_level=MfaLevel.APPLIES_ONLY)
         stories.story(here, RunStatus.APPLIED)
         stories.story(here, RunStatus.AWAITING_APPLY_AUTHENTICATION)
+        factories.member("alice", "empty", Role.OWNER)
+        factories.variable("AWS_REGION", "eu-west-1", organization_name="empty")
     other = dataclasses.replace(app.config["LOCKSTEP"], vault=Vault([os.urandom(32)]))
     monkeypatch.setitem(app.config, "LOCKSTEP", other)
 
@@ -89,6 +92,15 @@ def test_the_manual_lock_works_all_the_same(alice: Client, world: World) -> None
     assert alice.submit(f"{world.path}/settings/lock", {"reason": "keys are lost"}).status_code == 303
     assert "keys are lost" in alice.get(f"{world.path}/settings").get_data(as_text=True)
     assert alice.submit(f"{world.path}/settings/unlock").status_code == 303
+
+
+@pytest.mark.usefixtures("lost")
+def test_the_first_steps_open_and_say_that_it_is_not_known(alice: Client) -> None:
+    answer = alice.get("/terraform/empty")
+    page = answer.get_data(as_text=True)
+    assert answer.status_code == 200
+    assert "cannot be read" in page and "encryption_keys" in page and "Set for your runs" not in page
+    assert "/settings/organization_variables?organization=empty" in page and "/environments/new" in page
 
 
 @pytest.mark.usefixtures("lost")
