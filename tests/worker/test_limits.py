@@ -41,6 +41,7 @@ def test_a_plan_that_hangs_is_ended_by_its_limit(bench: Bench, monkeypatch: pyte
         planning.result()
     assert lab.status(run) is RunStatus.CANCELED
     assert run.error_code == "time_limit" and "The plan took longer than" in run.error
+    assert "Nothing was changed." in run.error and "in the state" not in run.error
     assert run.ended_by is None and run.error in lab.log_of(run.plan)
     assert db.session.query(AuditEvent).filter_by(action="run.limit").one()
     assert lab.status(waiting) is RunStatus.PLAN_QUEUED
