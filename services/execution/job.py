@@ -230,7 +230,8 @@ def _introduce(work: Work) -> None:
     if work.workdir.initialised:
         said.append("Providers and modules as the plan’s init left them on this machine")
     if not work.walls.bwrap:
-        logs.say(work.phase, f"No sandbox: what this run starts can read what the worker can. {work.walls.why}", "bad")
+        bare = "No sandbox: what this run starts can read what the worker can."
+        logs.say(work.phase, f"{bare} {work.walls.why}", "error")
     if not work.state_kept_here:
         said.append("This configuration names a backend of its own: Lockstep neither keeps nor changes its state.")
         db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))

@@ -96,6 +96,7 @@ def test_a_second_interrupt_ends_a_plan_that_hangs(bench: Bench, monkeypatch: py
     assert lab.status(run) is RunStatus.CANCELED
     log = lab.log_of(run.plan)
     assert "Forced by alice: terraform is told to leave at once" in log and "Two interrupts received" in log
+    assert "bad" not in lab.tones_of(run.plan)
 
 
 def test_a_terraform_that_heeds_nothing_is_killed_with_all_it_started(
