@@ -114,6 +114,13 @@ def test_the_panels_mark_each_value_that_does_not_open(alice: Client, world: Wor
 
 
 @pytest.mark.usefixtures("lost")
+def test_what_comes_from_the_organization_is_not_folded_away(alice: Client, world: World) -> None:
+    page = alice.get(f"{world.path}/variables").get_data(as_text=True)
+    card = page.split("From the organization")[0].rpartition("<details")[2]
+    assert " open>" in card and "4 variables, 4 cannot be read" in page
+
+
+@pytest.mark.usefixtures("lost")
 def test_the_check_list_says_that_it_does_not_know(alice: Client, world: World) -> None:
     page = alice.get(f"{SHARED}?organization=acme").get_data(as_text=True)
     card = page.split('id="mfa-heading"')[1].split("</section>")[0]
