@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable
 from typing import cast
 
-from flask import Flask, Response, current_app, g, make_response, redirect, render_template, request, url_for
+from flask import Flask, Response, current_app, flash, g, make_response, redirect, render_template, request, url_for
+from flask_login import current_user
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
 from sqlalchemy.exc import DataError, OperationalError
@@ -33,6 +34,9 @@ class OtherKeys(ServiceAway):
             "finds in the log of the web server what to do."
         )
 
+
+#: Where forms are sent by people who are not signed in.
+_FORMS_FOR_STRANGERS = frozenset({"auth", "links", "oidc", "second_factor", "setup"})
 
 _UNREADABLE = "Stored values cannot be read"
 
@@ -129,10 +133,11 @@ def _throttled(error: Throttled) -> Response:
     return response
 
 
-def _csrf(error: CSRFError) -> Response:
-    return answer(
-        400, "The form was too old or came from elsewhere. Nothing was changed; reload the page and try again."
-    )
+def _csrf(_error: CSRFError) -> Response:
+    if not current_user.is_authenticated and request.blueprint not in _FORMS_FOR_STRANGERS:
+        return _sign_in()  # the token went with the session
+    again = "reload the page" if is_fragment() else "go back, reload the page"
+    return answer(400, f"The form was too old or came from elsewhere. Nothing was changed; {again} and try again.")
 
 
 def _database_away(error: OperationalError) -> Response:
@@ -195,12 +200,16 @@ def _bare(status: int, sentence: str) -> Response:
 
 def _sign_in() -> Response:
     """A page goes to the sign-in form; a fragment tells htmx to go there instead of swapping the form in."""
-    there = url_for("auth.login", next=request.full_path.rstrip("?") if request.method == "GET" else None)
+    if request.method == "POST":
+        flash("You are signed out. Nothing was changed. Sign in, then do it again.", "warning")
+    # The page that asked, not the fragment or the form; sign-in follows only a path of this server.
+    shown = incoming.split(request.headers.get("HX-Current-URL") or request.referrer or "")
+    onward = shown.path if shown.netloc == request.host else ""
+    if request.method == "GET" and not is_fragment():
+        onward = request.full_path.rstrip("?")
+    there = url_for("auth.login", next=onward or None)
     if is_fragment():
         response = make_response("", 401)
-        # The page that asked, not the fragment; sign-in follows only a path of this server.
-        shown = incoming.split(request.headers.get("HX-Current-URL", ""))
-        onward = shown.path if shown.netloc == request.host else None
-        response.headers["HX-Redirect"] = url_for("auth.login", next=onward or None)
+        response.headers["HX-Redirect"] = there
         return response
     return cast(Response, redirect(there))

@@ -6,11 +6,12 @@ from flask import Blueprint, redirect, render_template, url_for
 from flask.typing import ResponseReturnValue
 from flask_login import login_required
 
+from blueprints import effective
 from blueprints.loading import load_membership, person
 from models import Membership, Run
 from policy.lifecycle import RunStatus
 from services import environments as environment_service
-from services import members, organizations, runs, variables
+from services import members, organizations, runs
 
 blueprint = Blueprint("organizations", __name__)
 
@@ -47,10 +48,11 @@ def environments(organization: str) -> ResponseReturnValue:
 
 
 def _first_steps(membership: Membership) -> ResponseReturnValue:
-    resolved = variables.resolve(membership.user, membership.organization)
+    resolved = effective.values(membership.user, membership.organization)
     return render_template(
         "organizations/first_steps.html",
-        missing=resolved.missing_for_mfa,
+        missing=resolved.missing_for_mfa if resolved else [],
+        unreadable=resolved is None,
         owners=members.owners(membership.organization),
     )
 

@@ -25,11 +25,15 @@ _CAUSES = (
     ("InvalidClientTokenId", "keys_unknown", "AWS does not recognise the access key. Look at the AWS variables."),
 )  # fmt: skip
 
-#: Why Lockstep asked terraform to stop → error code, sentence (``kind`` of the phase, ``limit`` in words).
+#: What stays of a phase that was stopped.
+KEPT = {"plan": "Nothing was changed.", "apply": "What was finished is in the state."}
+
+#: Why Lockstep asked terraform to stop → error code, sentence (``kind`` of the phase, ``limit`` in words, ``kept`` as
+#: above).
 LIMITS = {
     "time_limit": (
         "time_limit",
-        "The {kind} took longer than {limit}, so terraform was asked to stop. What was finished is in the state. "
+        "The {kind} took longer than {limit}, so terraform was asked to stop. {kept} "
         "Look at what it was waiting for before you queue a new run.",
     ),
     "session_over": ("session_over", _SESSION_OVER),
@@ -46,6 +50,8 @@ def explain(output: str, phase: str, exit_code: int | None) -> tuple[str, str]:
 
     Terraform's own first "Error: …" line is quoted where no better sentence is known.
     """
+    if exit_code is not None and exit_code < 0:
+        return "terraform_killed", _killed(phase, -exit_code)
     text = plain(output)
     unwrapped = _WRAPPED.sub(" ", text)
     for part, code, sentence in _CAUSES:
@@ -55,3 +61,14 @@ def explain(output: str, phase: str, exit_code: int | None) -> tuple[str, str]:
     said = f": {found.group(1).strip().rstrip('.')}" if found else ""
     ended = "" if exit_code is None else f" (exit code {exit_code})"
     return "terraform_failed", f"Terraform ended with an error in the {phase}{ended}{said}. See the log."
+
+
+def _killed(phase: str, signal: int) -> str:
+    """It did not end by itself, so its last words say nothing of why, nor of how far it got."""
+    memory = "; a system that runs out of memory does so" if signal == 9 else ""
+    left = (
+        "What it was working on may exist in AWS without being in the state. Look there, then queue a new plan."
+        if phase == "apply"
+        else "Nothing was changed. Queue a new plan."
+    )
+    return f"Terraform was killed (signal {signal}) in the {phase}{memory}. {left}"

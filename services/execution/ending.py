@@ -135,7 +135,7 @@ def interrupt(work: Work, step: str) -> None:
         run = work.run
         if not _end(work.phase_id, work.worker, {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
             raise Superseded
-        logs.say(work.phase, sentence, "bad")
+        logs.say(work.phase, sentence, "error")
         runs.transition(run, Event.VANISH, error=sentence[:1000], error_code="vanished", interruption=facts)
         audit.record("run.interrupted", None, run=run, phase=work.kind.value, step=step, **_state(run))
         db.session.commit()

@@ -239,7 +239,8 @@ def _introduce(work: Work) -> None:
     if work.workdir.initialised:
         said.append("Providers and modules as the plan’s init left them on this machine")
     if not work.walls.bwrap:
-        logs.say(work.phase, f"No sandbox: what this run starts can read what the worker can. {work.walls.why}", "bad")
+        bare = "No sandbox: what this run starts can read what the worker can."
+        logs.say(work.phase, f"{bare} {work.walls.why}", "error")
     if not work.state_kept_here:
         said.append("This configuration names a backend of its own: Lockstep neither keeps nor changes its state.")
         db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))
@@ -332,15 +333,20 @@ class _Canceled(Exception):
 def _canceled(work: Work, outcome: Outcome) -> NoReturn:
     lost = steadily(lambda: unkept(work))
     run = work.run
-    forced = ", by force: the state may lack what was in flight" if run.force_requested_at else ""
+    forced = ""
+    if run.force_requested_at:
+        applied = work.kind is PhaseKind.APPLY
+        forced = f", by force{': the state may lack what was in flight' if applied else '; nothing was changed'}"
     values: dict[str, Any] = {"ended_by_id": run.cancel_requested_by_id}
     if run.cancel_reason in _LIMITS:
         code, sentence = run_errors.LIMITS[run.cancel_reason.value]
-        said = sentence.format(kind=work.kind, limit=stopping.minutes(stopping.limit_of(work.kind)))
+        limit = stopping.minutes(stopping.limit_of(work.kind))
+        said = sentence.format(kind=work.kind, limit=limit, kept=run_errors.KEPT[work.kind])
         values |= {"error": said, "error_code": code}
     else:
         by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
-        said = f"Canceled by {by}{forced or ('' if lost else '; what was finished is in the state')}"
+        kept = "what was finished is in the state" if work.kind is PhaseKind.APPLY else "nothing was changed"
+        said = f"Canceled by {by}{forced or ('' if lost else f'; {kept}')}"
     if lost:
         said = f"{said.removesuffix('.')}. {lost}"
         values |= {"error": said[:1000], "error_code": values.get("error_code", "state_unkept")}

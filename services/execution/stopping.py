@@ -123,7 +123,7 @@ class Stopper:
             self._child.interrupt()
             by = self._work.run.force_requested_by
             db.session.commit()
-            self._say(f"Forced by {by.name if by else 'an owner'}: terraform is told to leave at once", "bad")
+            self._say(f"Forced by {by.name if by else 'an owner'}: terraform is told to leave at once", "error")
             return
         if since >= KILL_AFTER and self._child.running():
             self._child.kill_session()

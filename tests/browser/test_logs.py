@@ -120,6 +120,7 @@ def test_follow_and_wrap_and_every_line_of_a_long_log(visit: Visit) -> None:
     lines = page.locator("#apply-lines li")
     expect(lines).to_have_count(2000)
     expect(log).to_contain_text(f"Lines 1 to {len(raw) - 2000:,} are not shown.")
+    expect(log.get_by_text("this page has a part of the log")).to_be_visible()
     # A long log opens at its end, also when it is not followed. Numbers are those of the lines.
     expect(lines.last).to_be_in_viewport()
     assert lines.first.evaluate("line => line.id") == f"apply-{len(raw) - 1999}"
@@ -136,6 +137,7 @@ def test_follow_and_wrap_and_every_line_of_a_long_log(visit: Visit) -> None:
     expect(view).to_be_focused()
     assert [line.strip() for line in log_lines(page, "apply")] == raw
     expect(log.get_by_text("not shown.")).to_have_count(0)
+    expect(log.get_by_text("this page has a part of the log")).to_be_hidden()
 
 
 def test_a_line_has_an_address_that_works_for_others(visit: Visit) -> None:

@@ -14,10 +14,10 @@ from typing import Any
 
 from flask import Flask
 from redis import Redis
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from extensions import db
-from models import ConfigurationVersion, Environment, MfaAttempt, Phase, Run
+from models import ConfigurationVersion, Environment, LogChunk, MfaAttempt, Phase, Run
 from policy.lifecycle import RunStatus
 from services import configurations, queue, run_pages, runs
 from services.execution import host
@@ -81,6 +81,11 @@ def status(run: Run) -> RunStatus:
     """The run's status, read anew."""
     db.session.refresh(run)
     return run.status
+
+
+def tones_of(phase: Phase) -> set[str | None]:
+    """The tones of the lines in a phase's log; "ok" and "bad" are the padlocks of MFA."""
+    return set(db.session.scalars(select(LogChunk.tone).where(LogChunk.phase_id == phase.id)))
 
 
 def log_of(phase: Phase) -> str:

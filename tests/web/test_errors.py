@@ -45,6 +45,28 @@ def test_what_is_gone_is_a_notice_with_a_sentence(alice: Client, world: World) -
     assert answer.headers["HX-Retarget"] == "#notices" and answer.headers["HX-Reswap"] == "innerHTML show:top"
 
 
+def test_a_form_of_a_page_from_before_the_sign_out_leads_to_sign_in(alice: Client, world: World) -> None:
+    shown = f"http://localhost{world.path}/settings"
+    alice.submit("/logout")
+    for submit in (alice.post, alice.submit):  # the token is gone with the session, or a newer one is there
+        answer = submit(f"{world.path}/settings", headers={"Referer": shown})
+        assert answer.status_code == 302 and answer.location == f"/login?next={world.path}/settings"
+        page = alice.get(answer.location).get_data(as_text=True)
+        assert page.count("You are signed out. Nothing was changed.") == 1
+        answer = submit(f"{world.path}/changes/runs/1/confirm", headers=HTMX | {"HX-Current-URL": shown})
+        assert answer.status_code == 401 and answer.headers["HX-Redirect"] == f"/login?next={world.path}/settings"
+        assert "You are signed out. Nothing was changed." in alice.get("/login").get_data(as_text=True)
+
+
+def test_a_form_that_is_too_old_says_how_to_get_a_new_one(alice: Client, anonymous: Client, world: World) -> None:
+    page = alice.post(f"{world.path}/settings").get_data(as_text=True)
+    assert "Nothing was changed; go back, reload the page and try again." in page
+    page = alice.post(f"{world.path}/changes/runs/1/confirm", headers=HTMX).get_data(as_text=True)
+    assert "Nothing was changed; reload the page and try again." in page
+    # Nobody has to be signed in for these, so that is not what was wrong.
+    assert "too old" in anonymous.post("/login").get_data(as_text=True)
+
+
 def test_a_poll_that_is_refused_does_not_scroll_the_page(alice: Client, world: World) -> None:
     answer = alice.get(f"{world.path}/changes/runs/9/status", headers=HTMX)
     assert answer.status_code == 404 and answer.headers["HX-Reswap"] == "innerHTML"

@@ -10,6 +10,7 @@ from flask import Flask
 
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
+from policy.permissions import Role
 from services.storage.vault import Vault
 from tests import factories
 from tests.factories import World
@@ -30,6 +31,8 @@ def lost(app: Flask, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         here = factories.environment(mfa_level=MfaLevel.APPLIES_ONLY)
         stories.story(here, RunStatus.APPLIED)
         stories.story(here, RunStatus.AWAITING_APPLY_AUTHENTICATION)
+        factories.member("alice", "empty", Role.OWNER)
+        factories.variable("AWS_REGION", "eu-west-1", organization_name="empty")
     other = dataclasses.replace(app.config["LOCKSTEP"], vault=Vault([os.urandom(32)]))
     monkeypatch.setitem(app.config, "LOCKSTEP", other)
 
@@ -92,6 +95,15 @@ def test_the_manual_lock_works_all_the_same(alice: Client, world: World) -> None
 
 
 @pytest.mark.usefixtures("lost")
+def test_the_first_steps_open_and_say_that_it_is_not_known(alice: Client) -> None:
+    answer = alice.get("/terraform/empty")
+    page = answer.get_data(as_text=True)
+    assert answer.status_code == 200
+    assert "cannot be read" in page and "encryption_keys" in page and "Set for your runs" not in page
+    assert "/settings/organization_variables?organization=empty" in page and "/environments/new" in page
+
+
+@pytest.mark.usefixtures("lost")
 def test_the_panels_mark_each_value_that_does_not_open(alice: Client, world: World) -> None:
     for path, count in ((f"{SHARED}?organization=acme", 4), (f"{world.path}/variables", 5)):
         answer = alice.get(path)
@@ -99,6 +111,13 @@ def test_the_panels_mark_each_value_that_does_not_open(alice: Client, world: Wor
         assert answer.status_code == 200
         assert page.count('<span class="mark mark-bad unreadable">') == count  # the secret key, too
     assert "cannot be read" in page
+
+
+@pytest.mark.usefixtures("lost")
+def test_what_comes_from_the_organization_is_not_folded_away(alice: Client, world: World) -> None:
+    page = alice.get(f"{world.path}/variables").get_data(as_text=True)
+    card = page.split("From the organization")[0].rpartition("<details")[2]
+    assert " open>" in card and "4 variables, 4 cannot be read" in page
 
 
 @pytest.mark.usefixtures("lost")

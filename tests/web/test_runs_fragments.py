@@ -104,6 +104,20 @@ def test_a_refusal_of_ones_own_changes_the_gate(app: Flask, alice: Client, world
     assert 'id="gate"' in poll(alice, world, seen)[1]
 
 
+def test_the_timeline_names_the_last_refusal(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.AWAITING_APPLY_AUTHENTICATION)
+    with app.app_context():
+        stories.refused(db.session.get_one(Run, 1).apply)
+    seen = first(alice, world)
+    with app.app_context():
+        later = stories.refused(db.session.get_one(Run, 1).apply)
+        later.at += timedelta(minutes=2)
+        words = f"{later.at:%H:%M:%S} UTC"
+        db.session.commit()
+    page = poll(alice, world, seen)[1]
+    assert words in page.split('class="phases"')[1].split("</ol>")[0]
+
+
 def test_the_gate_follows_lock_variables_level_and_cancel(app: Flask, alice: Client, world: World) -> None:
     tell(app, S.AWAITING_APPLY_AUTHENTICATION)
     seen = first(alice, world)

@@ -211,6 +211,14 @@ def test_an_error_has_its_card_and_offers_a_new_plan(app: Flask, alice: Client, 
     assert "Queue a new plan" in page and "The plan is no longer good" in page
 
 
+def test_a_terraform_that_was_killed_promises_nothing(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.APPLYING)
+    with app.app_context():
+        stories.errored(db.session.get_one(stories.Run, 1), "Terraform was killed.", "terraform_killed")
+    page = show(alice, world)
+    assert "Look at AWS before you queue a new plan" in page and "shows what is left to do" not in page
+
+
 def test_an_applied_run_tells_who_what_and_which_state(app: Flask, alice: Client, world: World) -> None:
     tell(app, S.APPLIED)
     page = show(alice, world)

@@ -233,6 +233,16 @@ def test_shared_variables_ask_and_lead_back_to_their_organization(app: Flask, al
     assert alice.submit(path.format("shared"), variable).location.endswith("#shared")
 
 
+@pytest.mark.parametrize("tab", ["settings", "states/upload"])
+def test_long_forms_offer_the_proof_before_anything_is_typed(app: Flask, alice: Client, world: World, tab: str) -> None:
+    page = f"{world.path}/{tab}"
+    assert "Give your password now" not in alice.get(page).get_data(as_text=True)
+    make_old(app, proved_at=timedelta(minutes=16))
+    asked = alice.submit(page, headers={"Referer": f"http://localhost{page}"}).location
+    assert f'href="{asked}">Give your password now' in alice.get(page).get_data(as_text=True)
+    assert alice.submit(asked, {"password": PASSWORD}).location == page
+
+
 def test_members_are_told_nothing_of_a_password_for_shared_variables(app: Flask, bob: Client) -> None:
     make_old(app, proved_at=timedelta(minutes=16))
     page = bob.get("/settings/organization_variables?organization=acme").get_data(as_text=True)

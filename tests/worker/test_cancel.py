@@ -57,7 +57,7 @@ def test_cancel_while_planning(bench: Bench, interrupts: list[int]) -> None:
     assert lab.status(run) is RunStatus.CANCELED
     assert len(interrupts) == 1
     log = lab.log_of(run.plan)
-    assert log.endswith("Canceled by bob; what was finished is in the state\n")
+    assert log.endswith("Canceled by bob; nothing was changed\n")
     assert "Two interrupts" not in log
     assert (run.plan.status, run.plan_digest) == (PhaseStatus.CANCELED, None)
     assert run.ended_by is not None and run.ended_by.name == "bob"

@@ -180,6 +180,7 @@ def test_the_log_says_that_there_is_no_sandbox(bench: Bench, monkeypatch: pytest
     runs.confirm(factories.member(), run)
     assert bench.work(run.apply) is RunStatus.APPLIED
     assert "No sandbox: what this run starts can read what the worker can." in lab.log_of(run.apply)
+    assert "error" in lab.tones_of(run.apply) and "bad" not in lab.tones_of(run.apply)
 
 
 def test_where_one_is_demanded_nothing_runs_without(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -61,6 +61,7 @@ def test_a_plan_that_vanished_applied_nothing(bench: Bench, horse: Horse) -> Non
         stop_terraform(bench, "plan")
         assert adopt(bench, run.plan) is RunStatus.INTERRUPTED
     assert "Nothing was applied." in run.error and run.plan_digest is None
+    assert "error" in lab.tones_of(run.plan) and "bad" not in lab.tones_of(run.plan)
     assert run.interruption is not None and run.interruption["begun"] is False
 
 

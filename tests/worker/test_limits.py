@@ -41,6 +41,7 @@ def test_a_plan_that_hangs_is_ended_by_its_limit(bench: Bench, monkeypatch: pyte
         planning.result()
     assert lab.status(run) is RunStatus.CANCELED
     assert run.error_code == "time_limit" and "The plan took longer than" in run.error
+    assert "Nothing was changed." in run.error and "in the state" not in run.error
     assert run.ended_by is None and run.error in lab.log_of(run.plan)
     assert db.session.query(AuditEvent).filter_by(action="run.limit").one()
     assert lab.status(waiting) is RunStatus.PLAN_QUEUED
@@ -95,6 +96,7 @@ def test_a_second_interrupt_ends_a_plan_that_hangs(bench: Bench, monkeypatch: py
     assert lab.status(run) is RunStatus.CANCELED
     log = lab.log_of(run.plan)
     assert "Forced by alice: terraform is told to leave at once" in log and "Two interrupts received" in log
+    assert "bad" not in lab.tones_of(run.plan)
 
 
 def test_a_terraform_that_heeds_nothing_is_killed_with_all_it_started(

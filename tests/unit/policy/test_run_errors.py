@@ -43,6 +43,18 @@ def test_an_unknown_error_is_quoted_without_colours() -> None:
     assert explain("", "plan", None)[1] == "Terraform ended with an error in the plan. See the log."
 
 
+def test_a_terraform_that_was_killed_did_not_end_by_itself() -> None:
+    code, sentence = explain("│ Error: Saved plan is stale\n", "apply", -9)
+    assert code == "terraform_killed"
+    assert sentence == (
+        "Terraform was killed (signal 9) in the apply; a system that runs out of memory does so. What it was working"
+        " on may exist in AWS without being in the state. Look there, then queue a new plan."
+    )
+    code, sentence = explain("", "plan", -15)
+    assert code == "terraform_killed"
+    assert sentence == "Terraform was killed (signal 15) in the plan. Nothing was changed. Queue a new plan."
+
+
 def test_nothing_that_controls_a_terminal_or_a_page_is_quoted() -> None:
     output = "Error: a\x00b\x07c\x1bd\x7fe\x9b31mf\u202eg\u2066h\r\n│ more"
     assert explain(output, "plan", None)[1] == "Terraform ended with an error in the plan: abcde31mfgh. See the log."
