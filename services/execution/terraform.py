@@ -286,7 +286,9 @@ def capture(
     command = Command([*prefix, *command.argv], command.descriptors)
     with tempfile.TemporaryFile(dir=env.get("TMPDIR", cwd)) as output:
         try:
-            code = run_to_end(command, cwd, {} if sandbox is not None else env, output, timeout)
+            code = run_to_end(
+                command, cwd, {} if sandbox is not None else env, output, timeout, aside=aside and sandbox is None
+            )
         finally:
             command.close()
         if code != 0 or output.seek(0, os.SEEK_END) > MOST_OUTPUT:
@@ -296,9 +298,20 @@ def capture(
 
 
 def run_to_end(
-    command: Command, cwd: Path, env: Mapping[str, str], output: IO[bytes], timeout: float, *, errors: bool = False
+    command: Command,
+    cwd: Path,
+    env: Mapping[str, str],
+    output: IO[bytes],
+    timeout: float,
+    *,
+    errors: bool = False,
+    aside: bool = False,
 ) -> int | None:
-    """Exit code of a short command, which is killed after `timeout` seconds: then None. Raises OSError."""
+    """Exit code of a short command, which is killed after `timeout` seconds: then None. Raises OSError.
+
+    `aside`: its session gets as little of a busy processor as `ASIDE` says (sandbox_stage.py tells why, and does it for
+    a command inside).
+    """
     popen = subprocess.Popen(
         command.argv,
         cwd=cwd,
@@ -311,6 +324,9 @@ def run_to_end(
         start_new_session=True,
         umask=0o077,
     )
+    if aside:
+        with contextlib.suppress(OSError):
+            Path(f"/proc/{popen.pid}/autogroup").write_text(str(ASIDE))
     try:
         return popen.wait(timeout)
     except subprocess.TimeoutExpired:

@@ -308,3 +308,23 @@ def test_what_nobody_waits_for_leaves_the_processor_to_others(tmp_path: Path) ->
     mine = os.getpriority(os.PRIO_PROCESS, 0)
     said = [int(tf.capture(nice, [], cwd=tmp_path, env={}, timeout=60, aside=aside)) for aside in (False, True)]
     assert said == [mine, min(mine + tf.ASIDE, 19)]
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_its_session_does_too(any_terraform: tf.Terraform, make_bench: MakeBench, inside: bool) -> None:
+    """A priority counts within a session, and a command has one of its own."""
+    if not Path("/proc/self/autogroup").exists():
+        pytest.skip("this kernel has no autogroups")
+    bench = make_bench(any_terraform)
+    shell = tf.Terraform((shutil.which("sh") or "",), "terraform")
+    wait = "for i in 1 2 3 4 5 6 7 8 9 10; do grep -q 'nice 10' /proc/self/autogroup && break; sleep 0.1; done; "
+    folder, sandbox = bench.workdir.cwd, bench.sandbox if inside else None
+    said = [
+        tf.capture(
+            shell,
+            ["-c", f"{wait if aside else ''}cat /proc/self/autogroup"],
+            cwd=folder, env=bench.env, timeout=60, sandbox=sandbox, aside=aside,
+        ).decode().split()[-1]
+        for aside in (False, True)
+    ]  # fmt: skip
+    assert said == ["0", str(tf.ASIDE)]
