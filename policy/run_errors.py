@@ -26,7 +26,10 @@ _CAUSES = (
 )  # fmt: skip
 
 #: What stays of a phase that was stopped.
-KEPT = {"plan": "Nothing was changed.", "apply": "What was finished is in the state."}
+KEPT = {
+    "plan": "Nothing was changed.",
+    "apply": "What was finished is in the state; look in AWS for what was in flight (see the log).",
+}
 
 #: Why Lockstep asked terraform to stop → error code, sentence (``kind`` of the phase, ``limit`` in words, ``kept`` as
 #: above).
@@ -36,7 +39,10 @@ LIMITS = {
         "The {kind} took longer than {limit}, so terraform was asked to stop. {kept} "
         "Look at what it was waiting for before you queue a new run.",
     ),
-    "session_over": ("session_over", _SESSION_OVER),
+    "session_over": (
+        "session_over",
+        "The MFA session was about to end, so terraform was asked to stop. {kept} Queue a new run.",
+    ),
 }
 
 

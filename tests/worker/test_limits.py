@@ -60,7 +60,10 @@ def test_an_apply_never_goes_beyond_its_session(bench: Bench, tmp_path: Path, mo
     monkeypatch.setattr(mfa, "SESSION_MARGIN", left - timedelta(seconds=3))
     assert bench.work(run.apply) is RunStatus.CANCELED
     assert run.error_code == "session_over"
-    assert run.error == "The MFA session ended during the run; finished resources are saved. Queue a new run."
+    assert run.error == (
+        "The MFA session was about to end, so terraform was asked to stop. What was finished is in the state; look in "
+        "AWS for what was in flight (see the log). Queue a new run."
+    )
     [state] = db.session.query(StateVersion)
     assert state.resources >= 1
 
