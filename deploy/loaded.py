@@ -54,9 +54,7 @@ def tables() -> int:
     """Bring the tables up to date."""
     from deploy import prepare
 
-    made = application()
-    app.add_migrations(made)
-    return prepare.tables(made)
+    return prepare.tables(application())
 
 
 def web() -> int:

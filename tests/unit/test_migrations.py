@@ -12,10 +12,12 @@ import flask_migrate
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from flask import Flask
 
 import config
 from app import create_app
+from deploy import prepare
 from extensions import db
 from tests.support import postgres
 
@@ -47,6 +49,24 @@ def test_from_empty_to_the_models() -> None:
     with db.engine.connect() as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "render_as_batch": True})
         assert compare_metadata(context, db.metadata) == []
+
+
+def test_a_migrations_file_begins_with_its_revision() -> None:
+    """The start tells by the names, without Alembic, whether there is anything to do."""
+    scripts = ScriptDirectory(MIGRATIONS)
+    assert [script.revision for script in scripts.walk_revisions()] == sorted(
+        (Path(script.path).name.partition("_")[0] for script in scripts.walk_revisions()), reverse=True
+    )
+    assert scripts.get_heads() == [prepare.newest()]
+
+
+@pytest.mark.usefixtures("empty")
+def test_a_start_migrates_when_there_is_something_to_migrate() -> None:
+    assert not prepare.up_to_date()
+    flask_migrate.upgrade(MIGRATIONS, revision="0001")
+    assert not prepare.up_to_date()
+    flask_migrate.upgrade(MIGRATIONS)
+    assert prepare.up_to_date()
 
 
 @pytest.mark.usefixtures("empty")
