@@ -29,11 +29,16 @@ def _sources() -> Iterator[Path]:
 
 
 def _environment_names(tree: ast.AST) -> Iterator[str]:
-    """Names read by `os.environ[…]`, `os.environ.get(…)` and `os.getenv(…)`; "?" for one that is computed."""
+    """Names read by `os.environ[…]`, `os.environ.get(…)` and `os.getenv(…)`; "?" for one that is computed.
+
+    A fork of the launcher is given its environment by `clear` and `update`, which read nothing.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Subscript) and ast.unparse(node.value) == "os.environ":
             yield _literal(node.slice)
-        elif isinstance(node, ast.Call) and re.fullmatch(r"os\.(environ\.\w+|getenv)", ast.unparse(node.func)):
+        elif isinstance(node, ast.Call) and re.fullmatch(
+            r"os\.(environ\.(?!(clear|update)$)\w+|getenv)", ast.unparse(node.func)
+        ):
             yield _literal(node.args[0]) if node.args else "?"
 
 

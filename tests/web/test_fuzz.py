@@ -308,7 +308,8 @@ def test_an_anonymous_body_is_refused_before_it_is_read(anonymous: Client, world
         answer = anonymous.post(path, data=b"x=" + b"y" * (incoming.STRANGERS + 1), content_type=FORM)
         assert answer.status_code == 413, path
         small = anonymous.post(path, data=b"x=" + b"y" * (incoming.STRANGERS // 2), content_type=FORM)
-        assert small.status_code == 400, path  # read, and the form token was looked for
+        # Read, and the form token was looked for; where only members have forms, without one leads to sign in.
+        assert small.status_code == (302 if path.startswith(world.home) else 400), path
 
 
 @pytest.mark.parametrize("given", ["Basic eDp4", "Bearer x", "", "x"])
