@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.support import printed
 
 WHOLE = re.compile(r"line (\d+) of it\.")
@@ -29,3 +31,20 @@ def test_a_line_in_parts_is_one() -> None:
 def test_a_line_of_which_a_part_is_missing_is_none() -> None:
     log = "x (local-exec): li\nx (local-exec): 2 of it.\nx (local-exec): line 3 of it.\n"
     assert numbers(log) == [("x", 3)]
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        ("printed line 2,", "as fast as it goes"),
+        ("printed", "line 2, as fast", "as it goes"),
+        ("", "printed line 2, as fast as it goes"),
+        ("printed line 2, as fast as it goes", ""),
+        ("print", "ed line 2, as fast", " as it goes"),
+    ],
+)
+def test_a_part_comes_without_the_space_at_its_end(parts: tuple[str, ...]) -> None:
+    whole = ("printed line 1, as fast as it goes", *parts, "printed line 3, as fast as it goes")
+    log = "\n".join(f"terraform_data.it (local-exec): {text}" for text in whole)
+    found = printed.lines(log, re.compile(r"printed line (\d+), as fast as it goes"))
+    assert [match[1] for _, match in found] == ["1", "2", "3"]
