@@ -27,7 +27,8 @@ ANSI_CSS_CLASSES = tuple(f"ansi{code}" for code in (*_STYLES, *_COLOURS, *_BACKG
 _SGR = re.compile(r"\x1b\[([0-9;:]{0,64})m")
 _OTHER_ESCAPES = re.compile(
     r"\x1b(?!\[[0-9;:]{0,64}m)"
-    r"(?:\[[0-?]*[ -/]*[@-~]"  # other control sequences: cursor, erase, private modes
+    # Other control sequences: cursor, erase, private modes; and one that was cut short, by a full disk say.
+    r"(?:\[[0-?]*[ -/]*(?:[@-~]|(?=[\x1b\n]|$))"
     r"|[\]PX^_][^\x07\x1b\n]*(?:\x07|\x1b\\)"  # OSC (titles, links), DCS, SOS, PM, APC
     r"|[ -/]*[0-Z\\`-~]"  # two-character escapes, character sets
     r")?"
