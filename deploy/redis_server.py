@@ -9,6 +9,8 @@ import shutil
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 
 class RedisMissing(Exception):
@@ -73,4 +75,7 @@ def answers(home: Path) -> bool:
 
 
 def _client(home: Path) -> redis.Redis:
-    return redis.Redis(unix_socket_path=str(socket_path(home)), socket_timeout=5, socket_connect_timeout=5)
+    # Who is not there is not asked again: the client's own three tries take seconds of every start.
+    retry = Retry(NoBackoff(), 0)
+    path = str(socket_path(home))
+    return redis.Redis(unix_socket_path=path, socket_timeout=5, socket_connect_timeout=5, retry=retry)

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy import launch, processes
+from deploy import launch, processes, redis_server
 from deploy.processes import Child
 from deploy.supervisor import Failed, StopRequested, Supervisor
 from services.mfa import sts
@@ -194,3 +194,11 @@ def test_a_large_log_is_moved_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert log.read_text() == ""
     assert stat.S_IMODE(log.stat().st_mode) == 0o600
     assert (tmp_path / "web.log.1").read_text() == "more than ten bytes"
+
+
+def test_a_redis_that_is_not_there_is_not_waited_for(tmp_path: Path) -> None:
+    """Every start asks whether one outlived the last launcher; the client would try again for seconds."""
+    began = time.monotonic()
+    redis_server.clear_stale(tmp_path)
+    assert not redis_server.answers(tmp_path)
+    assert time.monotonic() - began < 1
