@@ -17,7 +17,7 @@ help:
 	@echo 'make test          every test (TESTS=tests/unit for some)'
 	@echo 'make test-postgres   the tests of web, services and worker on a private PostgreSQL'
 	@echo 'make chaos         kill, fill and lose everything for ten minutes (SECONDS=…, SEED=…)'
-	@echo 'make bench         how fast it is, in 12 minutes (FIGURES=1,4 some; WRITE=1 into docs/PERFORMANCE.md)'
+	@echo 'make bench         how fast it is, in 15 minutes (FIGURES=1,4 some; WRITE=1 into docs/PERFORMANCE.md)'
 	@echo 'make lint          ruff and mypy'
 	@echo 'make audit         ask which pinned packages have known vulnerabilities (needs a network)'
 	@echo 'make format        let ruff format the code'
