@@ -8,6 +8,7 @@ engine in memory has its dialect, by which what is compiled is kept; so it is fo
 from __future__ import annotations
 
 import json
+import logging
 from pathlib import Path
 from weakref import WeakSet
 
@@ -25,14 +26,18 @@ from services.execution.work import Work
 from services.execution.workdir import Workdir
 from services.storage import logs
 
-_STATE = {"version": 4, "serial": 1, "lineage": "rehearsal", "terraform_version": "1.0.0", "resources": []}
+log = logging.getLogger(__name__)
 
+_STATE = {"version": 4, "serial": 1, "lineage": "rehearsal", "terraform_version": "1.0.0", "resources": []}
 
 _rehearsed: WeakSet[Engine] = WeakSet()
 
 
 def rehearse() -> bool:
-    """Compile what a plan and an apply will execute, once for each engine. False where the database is no SQLite."""
+    """Compile what a plan and an apply will execute, once for each engine. False where the database is no SQLite.
+
+    A fault in it fails no start: what was not compiled, each phase compiles.
+    """
     app: Flask = current_app._get_current_object()
     with app.app_context():
         engine = db.engine
@@ -51,6 +56,8 @@ def rehearse() -> bool:
         try:
             db.metadata.create_all(memory)
             _play()
+        except Exception as error:
+            log.warning("the statements of a phase are not all compiled before: %s", type(error).__name__)
         finally:
             db.session.remove()
             memory.dispose()

@@ -170,7 +170,7 @@ def _within(seconds: float, calls: threading.Semaphore, call: Callable[[], T]) -
     """
     answer: Future[T] = Future()
 
-    def work() -> None:
+    def _work() -> None:
         try:
             answer.set_result(call())
         except BaseException as error:
@@ -181,7 +181,7 @@ def _within(seconds: float, calls: threading.Semaphore, call: Callable[[], T]) -
     if not calls.acquire(timeout=seconds):
         raise TimeoutError
     try:
-        threading.Thread(target=work, name=THREAD, daemon=True).start()
+        threading.Thread(target=_work, name=THREAD, daemon=True).start()
     except RuntimeError as error:  # no thread to be had
         calls.release()
         raise OSError from error

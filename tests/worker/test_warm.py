@@ -56,6 +56,17 @@ def test_a_rehearsal_leaves_the_database_alone(bench: Bench) -> None:
     assert after == rows
 
 
+def test_a_fault_in_a_rehearsal_fails_no_start(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play() -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(rehearsal, "_play", play)
+    rehearsal._rehearsed.clear()
+    warm.warm_up()
+    run = bench.run(ONE)
+    assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION, run.error
+
+
 def test_the_version_is_asked_before(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terraform, "_versions", {})
     warm.warm_up()
