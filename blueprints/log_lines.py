@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, TypeVar
 
 from markupsafe import Markup
 
 from services.storage.ansi import render_lines
 from services.storage.log_chunks import Chunk, without_beginning
 
-#: Lines that are rendered at once, and seconds for which viewers share them.
-MOST_LINES, SHARED_SECONDS = 2_000, 1.0
-
-T = TypeVar("T")
+#: Lines that are rendered at once.
+MOST_LINES = 2_000
 
 
 @dataclass(frozen=True)
@@ -109,26 +103,3 @@ def after_line(chunk: Chunk) -> Chunk:
     """Without the rest of the line that it continues."""
     rest = chunk.data.find(b"\n") + 1 or len(chunk.data)
     return without_beginning(chunk, rest)
-
-
-class Shared(Generic[T]):
-    """Rendered pieces of logs, kept for a second; nothing in it belongs to a person."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._kept: dict[object, tuple[float, T]] = {}
-        self._lock = threading.Lock()
-
-    def get(self, key: object, make: Callable[[], T]) -> T:
-        """What is kept under ``key``, or else what ``make`` answers now."""
-        now = time.monotonic()
-        with self._lock:
-            kept = self._kept.get(key)
-        if kept is not None and now - kept[0] < SHARED_SECONDS:
-            return kept[1]
-        made = make()
-        with self._lock:
-            self._kept = {k: v for k, v in self._kept.items() if now - v[0] < SHARED_SECONDS}
-            if len(self._kept) < self._most:
-                self._kept[key] = (now, made)
-        return made

@@ -15,11 +15,12 @@ from typing import Any
 
 from flask import Response, request, stream_with_context
 
-from blueprints.log_lines import Lines, Part, Shared, after_line, from_start, gap, to_end
+from blueprints.log_lines import Lines, Part, after_line, from_start, gap, to_end
 from blueprints.run_steps import address, length
 from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
 from services.pulse import Log
+from services.shared import Shared
 from services.storage import logs
 
 #: Lines of the log that a page begins with, those of one that is closed at first, and those that a gap brings at once.
@@ -213,7 +214,7 @@ def _end_and_window(phase: Phase, anchor: str, line: int | None, shown: bool) ->
     return [part for part in parts if part is not None]
 
 
-_shared: Shared[News] = Shared(64)
+_shared: Shared[News] = Shared(64, 1.0)
 
 
 def offsets(seen: Mapping[str, str]) -> dict[PhaseKind, int]:

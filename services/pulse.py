@@ -1,4 +1,8 @@
-"""Whether anything changed on the page of a run, in one narrow query, for the polls of everybody who looks at it."""
+"""Whether anything changed on the page of a run, for the polls of everybody who looks at it.
+
+Who asks, and whether they may see the run, is asked at every poll. What is the same for all of them is read for the
+first one, and shared by those who ask within a moment.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,9 @@ import hashlib
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Row, Select, String, and_, bindparam, case, cast, func, literal, or_, select
+from sqlalchemy import Connection, Row, Select, String, and_, bindparam, case, cast, func, literal, or_, select
 from sqlalchemy.orm import aliased
 
 from extensions import db
@@ -27,7 +31,9 @@ from models import (
 )
 from policy.lifecycle import GIVE_UP_AFTER, LEASE, RUNNING, RunStatus
 from policy.mfa import PhaseKind
+from policy.permissions import Role
 from services import access, clock, sign_ins
+from services.shared import Shared
 
 #: Columns that change all the time and show nowhere but in the log itself.
 _LOG = {"log_size", "log_lines", "spool_offset", "log_packed_at", "heartbeat_at", "worker"}
@@ -59,18 +65,65 @@ class Pulse:
     status: RunStatus
 
 
-def look(user_id: int, epoch: int, token: str, organization: str, environment: str, number: int) -> Pulse | None:
-    """The run as this person may see it now; None when the session ended, or there is no such run for them.
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """The part of a pulse that is the same for everybody: ``told`` differs whenever a part of the page may differ."""
 
-    ``token`` is the secret of the session (services/sign_ins.py).
+    told: str
+    logs: dict[PhaseKind, Log]
+    status: RunStatus
+
+
+#: For so long, in seconds, a glance may not see what changed.
+shared: Shared[_Run] = Shared(64, 0.1)
+
+
+class Asked(NamedTuple):
+    """Who asks for which run. ``token`` is the secret of the session (services/sign_ins.py)."""
+
+    user_id: int
+    epoch: int
+    token: str
+    organization: str
+    environment: str
+    number: int
+
+
+def look(asked: Asked) -> Pulse | None:
+    """The run as this person may see it now; None when the session ended, or there is no such run for them."""
+    connection = db.session.connection()
+    run = _viewed(connection, asked)
+    return _pulse(run, _run(connection, run.id)) if run is not None else None
+
+
+def glance(asked: Asked) -> Pulse | None:
+    """As :func:`look`; but what does not concern the person may be what others saw a moment ago.
+
+    It may also be younger than the transaction of this session, which is left alone: no page is made from it.
     """
-    row = db.session.execute(
-        _query(), {"user": user_id, "epoch": epoch, "session": sign_ins.digest(token),
-                   "idle": clock.now() - sign_ins.IDLE, "organization": organization, "environment": environment,
-                   "number": number, "lately": clock.now() - _ATTRIBUTES},
+    with db.engine.connect() as connection:
+        run = _viewed(connection, asked)
+        if run is None:
+            return None
+        # The moment tells runs of different databases apart.
+        return _pulse(run, shared.get((run.id, run.created_at), lambda: _run(connection, run.id)))
+
+
+def _viewed(connection: Connection, asked: Asked) -> Row[int, datetime, Role, int] | None:
+    return connection.execute(
+        _viewer(), {"user": asked.user_id, "epoch": asked.epoch, "session": sign_ins.digest(asked.token),
+                    "idle": clock.now() - sign_ins.IDLE, "organization": asked.organization,
+                    "environment": asked.environment, "number": asked.number},
     ).one_or_none()  # fmt: skip
-    if row is None:
-        return None
+
+
+def _pulse(viewed: Row[int, datetime, Role, int], run: _Run) -> Pulse:
+    stamp = hashlib.blake2s(f"{run.told} {viewed.role} {viewed.access}".encode(), digest_size=9).hexdigest()
+    return Pulse(stamp, run.logs, run.status)
+
+
+def _run(connection: Connection, run_id: int) -> _Run:
+    row = connection.execute(_query(), {"run": run_id, "lately": clock.now() - _ATTRIBUTES}).one()
     found = row._mapping
     logs = {
         kind: Log(
@@ -83,10 +136,10 @@ def look(user_id: int, epoch: int, token: str, organization: str, environment: s
         )
         for kind in PhaseKind
     }
-    return Pulse(_stamp(row), logs, found["run_status"])
+    return _Run(_told(row), logs, found["run_status"])
 
 
-def _stamp(row: Row[Any]) -> str:
+def _told(row: Row[Any]) -> str:
     told = [value for name, value in row._mapping.items() if name.partition("_")[2] not in _LOG]
     return hashlib.blake2s(repr((told, _ages(row))).encode(), digest_size=9).hexdigest()
 
@@ -117,6 +170,32 @@ def _ages(row: Row[Any]) -> list[object]:
 
 
 @cache
+def _viewer() -> Select[int, datetime, Role, int]:
+    """The run of an address, with what the person may do there; no row for who may not see it."""
+    return (
+        select(Run.id, Run.created_at, Membership.role, access.rank(User.id, Environment.id).label("access"))
+        .select_from(User)
+        .join(Membership, Membership.user_id == User.id)
+        .join(SignIn, SignIn.user_id == User.id)
+        .join(Organization, Organization.id == Membership.organization_id)
+        .join(Environment, Environment.organization_id == Organization.id)
+        .join(Run, Run.environment_id == Environment.id)
+        .where(
+            User.id == bindparam("user"),
+            User.session_epoch == bindparam("epoch"),
+            Organization.name == bindparam("organization"),
+            SignIn.digest == bindparam("session"),
+            SignIn.ended_at.is_(None),
+            SignIn.seen_at > bindparam("idle"),
+            or_(User.totp_at.is_not(None), Organization.second_factor_required.is_(False)),
+            Environment.name == bindparam("environment"),
+            Run.number == bindparam("number"),
+            access.visible(),
+        )
+    )
+
+
+@cache
 def _query() -> Select[Any]:
     plan, apply = aliased(Phase, name="plan"), aliased(Phase, name="apply")
     columns = [Run.__table__.c[name].label(f"run_{name}") for name in _names(Run, {"summary"})]
@@ -139,8 +218,6 @@ def _query() -> Select[Any]:
     ]
     waits = Run.status.in_(_WAITING)
     columns += [
-        Membership.role.label("role"),
-        access.rank(User.id, Environment.id).label("access"),
         attempts.scalar_subquery().label("attempts"),
         state.scalar_subquery().label("state"),
         case((Run.status == RunStatus.PENDING, ahead.scalar_subquery()), else_=literal(0)).label("ahead"),
@@ -152,26 +229,11 @@ def _query() -> Select[Any]:
     ]
     return (
         select(*columns)
-        .select_from(User)
-        .join(Membership, Membership.user_id == User.id)
-        .join(SignIn, SignIn.user_id == User.id)
-        .join(Organization, Organization.id == Membership.organization_id)
-        .join(Environment, Environment.organization_id == Organization.id)
-        .join(Run, Run.environment_id == Environment.id)
+        .select_from(Run)
+        .join(Environment, Environment.id == Run.environment_id)
         .join(plan, and_(plan.run_id == Run.id, plan.kind == PhaseKind.PLAN))
         .join(apply, and_(apply.run_id == Run.id, apply.kind == PhaseKind.APPLY))
-        .where(
-            User.id == bindparam("user"),
-            User.session_epoch == bindparam("epoch"),
-            Organization.name == bindparam("organization"),
-            SignIn.digest == bindparam("session"),
-            SignIn.ended_at.is_(None),
-            SignIn.seen_at > bindparam("idle"),
-            or_(User.totp_at.is_not(None), Organization.second_factor_required.is_(False)),
-            Environment.name == bindparam("environment"),
-            Run.number == bindparam("number"),
-            access.visible(),
-        )
+        .where(Run.id == bindparam("run"))
     )
 
 

@@ -20,7 +20,7 @@ from flask import Flask
 
 import config
 from extensions import db
-from services import queue
+from services import pulse, queue
 from services.storage import key_check
 from tests.factories import World, make_world
 from tests.support import postgres, redis_process, skipping
@@ -98,8 +98,12 @@ def settings(application: Flask) -> config.Config:
 
 
 @pytest.fixture
-def app(application: Flask, settings: config.Config) -> Iterator[Flask]:
-    """The application with empty tables, Redis and data folder. Unexpected exceptions reach the test."""
+def app(application: Flask, settings: config.Config, monkeypatch: pytest.MonkeyPatch) -> Iterator[Flask]:
+    """The application with empty tables, Redis and data folder. Unexpected exceptions reach the test.
+
+    What a test changes, the next poll sees: nothing is shared with the one before.
+    """
+    monkeypatch.setattr(pulse.shared, "seconds", 0)
     if settings is not application.config["LOCKSTEP"]:
         with running_app(settings) as own:
             yield own

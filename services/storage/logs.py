@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
-from sqlalchemy import Row, ScalarSelect, Select, func, insert, select, update
+from sqlalchemy import Integer, Row, ScalarSelect, Select, bindparam, func, insert, select, update
 from sqlalchemy.orm import aliased
 
 from extensions import db
@@ -50,6 +51,8 @@ class _End:
     sgr: str
     open: bool
 
+
+_PHASE = bindparam("phase", type_=Integer)
 
 #: phase id → its end as this process left it, so that an append need not read what came before.
 _ends: dict[int, _End] = {}
@@ -130,7 +133,7 @@ def _end(phase_id: int, size: int, lines: int) -> _End:
     known = _End(0, 0, "", False) if size == 0 else _ends.get(phase_id)
     if known is not None and (known.size, known.lines) == (size, lines):
         return known
-    last = db.session.execute(_select(phase_id).order_by(LogChunk.offset.desc()).limit(1)).one_or_none()
+    last = db.session.execute(_last(), {"phase": phase_id}).one_or_none()
     if last is None:
         return _End(size, lines, "", False)
     chunk = _chunk(last)
@@ -158,17 +161,9 @@ def since(phase_id: int, offset: int, limit: int) -> list[Chunk]:
 
     The offset may be anywhere, also inside of chunks that were packed into one since it was answered.
     """
-    start = (
-        select(LogChunk.offset)
-        .where(LogChunk.phase_id == phase_id, LogChunk.offset <= offset)
-        .order_by(LogChunk.offset.desc())
-        .limit(1)
-        .scalar_subquery()
-    )
-    query = _select(phase_id).where(LogChunk.offset >= func.coalesce(start, 0)).order_by(LogChunk.offset)
     chunks: list[Chunk] = []
     total = 0
-    for row in _rows(query):
+    for row in _rows(_since(), phase=phase_id, offset=offset):
         chunk = _from_offset(_chunk(row), offset)
         if not chunk.data:
             continue
@@ -184,10 +179,9 @@ def before(phase_id: int, line: int, count: int, limit: int = READ_BYTES) -> lis
     if line <= 1 or count <= 0:
         return []
     first, last = max(line - count, 1), line - 1
-    query = _select(phase_id).where(LogChunk.offset <= _at_line(phase_id, last)).order_by(LogChunk.offset.desc())
     chunks: list[Chunk] = []
     total = 0
-    for row in _rows(query):
+    for row in _rows(_before(), phase=phase_id, line=last):
         if row.first_line + row.lines <= first:
             break
         chunk = only_lines(_chunk(row), first, last)
@@ -202,14 +196,9 @@ def before(phase_id: int, line: int, count: int, limit: int = READ_BYTES) -> lis
 def after(phase_id: int, line: int, count: int, limit: int = READ_BYTES) -> list[Chunk]:
     """The lines from ``line`` on, ``count`` at most and about ``limit`` bytes at most. One statement."""
     last = line + count - 1
-    query = (
-        _select(phase_id)
-        .where(LogChunk.offset >= func.coalesce(_at_line(phase_id, line - 1), 0), LogChunk.first_line <= last)
-        .order_by(LogChunk.offset)
-    )
     chunks: list[Chunk] = []
     total = 0
-    for row in _rows(query):
+    for row in _rows(_after(), phase=phase_id, line=line - 1, last=last):
         if row.first_line + row.lines <= line:
             continue
         chunk = only_lines(_chunk(row), line, last)
@@ -258,12 +247,17 @@ def stream(phase_id: int, size: int) -> Iterator[bytes]:
         yield piece
 
 
-def _select(phase_id: int) -> Select[Any]:
+# The statements are built once: that takes longer than to execute them.
+
+
+@cache
+def _chunks() -> Select[Any]:
+    """The chunks of the log :phase."""
     earlier = aliased(LogChunk)
     #: The number after the last line of the chunk before: greater than first_line when that line goes on here.
     expected = (
         select(earlier.first_line + earlier.lines)
-        .where(earlier.phase_id == phase_id, earlier.offset < LogChunk.offset)
+        .where(earlier.phase_id == _PHASE, earlier.offset < LogChunk.offset)
         .order_by(earlier.offset.desc())
         .limit(1)
         .scalar_subquery()
@@ -271,26 +265,61 @@ def _select(phase_id: int) -> Select[Any]:
     return select(
         LogChunk.offset, LogChunk.first_line, LogChunk.lines, LogChunk.sgr, LogChunk.tone,
         LogChunk.packed, LogChunk.data, expected.label("expected"),
-    ).where(LogChunk.phase_id == phase_id)  # fmt: skip
+    ).where(LogChunk.phase_id == _PHASE)  # fmt: skip
 
 
-def _rows(query: Select[Any]) -> Iterator[Row[Any]]:
-    result = db.session.execute(query.execution_options(yield_per=16))
-    try:
-        yield from result
-    finally:
-        result.close()
+@cache
+def _since() -> Select[Any]:
+    """The chunk that holds the byte :offset, and those after it."""
+    start = (
+        select(LogChunk.offset)
+        .where(LogChunk.phase_id == _PHASE, LogChunk.offset <= bindparam("offset"))
+        .order_by(LogChunk.offset.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    return _chunks().where(LogChunk.offset >= func.coalesce(start, 0)).order_by(LogChunk.offset)
 
 
-def _at_line(phase_id: int, line: int) -> ScalarSelect[Any]:
-    """The offset of the last chunk that begins with this line or an earlier one."""
+@cache
+def _before() -> Select[Any]:
+    """The chunk in which the line :line begins, and those before it, from there back."""
+    return _chunks().where(LogChunk.offset <= _at_line()).order_by(LogChunk.offset.desc())
+
+
+@cache
+def _after() -> Select[Any]:
+    """The chunk in which the line :line begins, and those after it that begin with :last at most."""
+    return (
+        _chunks()
+        .where(LogChunk.offset >= func.coalesce(_at_line(), 0), LogChunk.first_line <= bindparam("last"))
+        .order_by(LogChunk.offset)
+    )
+
+
+@cache
+def _last() -> Select[Any]:
+    """The last chunk."""
+    return _chunks().order_by(LogChunk.offset.desc()).limit(1)
+
+
+def _at_line() -> ScalarSelect[Any]:
+    """The offset of the last chunk that begins with :line or an earlier one."""
     return (
         select(LogChunk.offset)
-        .where(LogChunk.phase_id == phase_id, LogChunk.first_line <= line)
+        .where(LogChunk.phase_id == _PHASE, LogChunk.first_line <= bindparam("line"))
         .order_by(LogChunk.first_line.desc(), LogChunk.offset.desc())
         .limit(1)
         .scalar_subquery()
     )
+
+
+def _rows(query: Select[Any], **values: int) -> Iterator[Row[Any]]:
+    result = db.session.execute(query.execution_options(yield_per=16), values)
+    try:
+        yield from result
+    finally:
+        result.close()
 
 
 def _chunk(row: Row[Any]) -> Chunk:

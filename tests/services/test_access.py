@@ -65,7 +65,7 @@ def _lists(name: str) -> bool:
 
 def _polls(name: str, run: Run) -> pulse.Pulse | None:
     user_id, epoch, token = sign_ins.parse(factories.session_of(factories.person(name))) or (0, 0, "")
-    return pulse.look(user_id, epoch, token, "acme", "network", run.number)
+    return pulse.look(pulse.Asked(user_id, epoch, token, "acme", "network", run.number))
 
 
 @pytest.mark.parametrize("name", PEOPLE)
