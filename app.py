@@ -75,8 +75,11 @@ def create_app(
         LOCKSTEP=config,
         SECRET_KEY=config.secret_key,
         SQLALCHEMY_DATABASE_URI=config.database_url,
-        # Every thread of a web process may need a connection at the same time.
-        SQLALCHEMY_ENGINE_OPTIONS={"pool_pre_ping": True, "max_overflow": max(10, config.web_threads)},
+        SQLALCHEMY_ENGINE_OPTIONS={
+            "pool_pre_ping": not config.database_url.startswith("sqlite"),  # a file does not hang up
+            # Every thread of a web process may need a connection at the same time.
+            "max_overflow": max(10, config.web_threads),
+        },
         TRUSTED_HOSTS=list(config.trusted_hosts) or None,
         SESSION_COOKIE_HTTPONLY=True,
         SESSION_COOKIE_SAMESITE="Lax",
