@@ -36,9 +36,11 @@ def load(config: Config) -> None:
 
 
 def rehearse() -> None:
-    """What the workers compile before their first phase, once for all of them; no connection is opened."""
+    """What the workers read and compile before their first phase, once for all of them; no connection is opened."""
     from services.execution import rehearsal
+    from services.mfa import sts
 
+    sts.read_descriptions()
     with application().app_context():
         rehearsal.rehearse()
     gc.collect()

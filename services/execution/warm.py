@@ -1,7 +1,7 @@
 """What every phase would do again after its fork, done once in the worker before: a phase then begins at once.
 
-A forked child inherits the version of terraform (asking takes as long as a small plan), the walls in its network, and
-the statements that SQLAlchemy has compiled for the engine (`rehearsal.py`).
+A forked child inherits the version of terraform (asking takes as long as a small plan), the walls in its network, what
+a client of AWS is made from, and the statements that SQLAlchemy has compiled for the engine (`rehearsal.py`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from services import states
 from services.execution import network, network_rules, rehearsal, terraform
 from services.execution.steady import AWAY, tell
 from services.execution.walls import find_walls
+from services.mfa import sts
 from services.storage.sqlite import read_only
 
 #: No row has it.
@@ -26,7 +27,7 @@ _NONE = 0
 
 
 def warm_up() -> None:
-    """Ask terraform for its version, make the cgroup of its commands and let the wide queries of a phase be compiled.
+    """Ask terraform for its version, make the cgroup of its commands, and have read and compiled what a phase needs.
 
     Nothing here may fail a start.
     """
@@ -35,6 +36,7 @@ def warm_up() -> None:
         network.enclosure(network_rules.rules(config))
     with contextlib.suppress(terraform.TerraformMissing):  # the phase says so
         terraform.version(terraform.locate(config.terraform_bin))
+    sts.read_descriptions()
     with current_app._get_current_object().app_context():
         reading = read_only.set(True)
         try:

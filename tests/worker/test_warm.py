@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from flask import Flask
 from sqlalchemy import func, select
 
 from extensions import db
 from policy.lifecycle import RunStatus
 from services.execution import rehearsal, terraform, warm
+from services.mfa import sts
 from tests.worker.configurations import ONE
 from tests.worker.conftest import Bench
 
@@ -87,3 +89,18 @@ def test_without_terraform_the_worker_starts_all_the_same(bench: Bench, monkeypa
     run = bench.run(ONE)
     assert bench.work(run.plan) is RunStatus.ERRORED
     assert run.error_code == "terraform_missing"
+
+
+def test_what_clients_of_aws_are_made_from_is_read_before(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    sts._descriptions.cache_clear()
+    with app.app_context():
+        warm.warm_up()
+
+    def read(*_: object) -> None:
+        raise AssertionError("read again")
+
+    monkeypatch.setattr("botocore.loaders.JSONFileLoader.load_file", read)
+    config = app.config["LOCKSTEP"]
+    for number in range(2):
+        made = sts._client(config, f"AKIA{number}", "secret", "token", "eu-central-1")
+        assert made.meta.region_name == "eu-central-1"
