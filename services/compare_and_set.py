@@ -9,7 +9,10 @@ from sqlalchemy import CursorResult, Update
 from extensions import db
 
 
-def won(statement: Update) -> bool:
-    """Execute the update; whether it found its one row as expected. The loser changed nothing. The caller commits."""
-    result = cast("CursorResult[None]", db.session.execute(statement))
+def won(statement: Update, **values: object) -> bool:
+    """Execute the update; whether it found its one row as expected. The loser changed nothing. The caller commits.
+
+    ``values`` are those of its parameters.
+    """
+    result = cast("CursorResult[None]", db.session.execute(statement, values or None))
     return result.rowcount == 1

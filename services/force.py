@@ -58,7 +58,7 @@ def give_up(membership: Membership, run: Run) -> None:
         raise Conflict(runs.MOVED_ON)
     values = {"interruption": facts, "error": said[:1000], "error_code": "given_up", "ended_by_id": membership.user_id}
     runs.transition(run, Event.VANISH, **values)
-    logs.say(phase, said, "error")
+    logs.say(phase.id, said, tone="error")
     audit.record("run.give_up", membership.user, run=run, phase=phase.kind.value, worker=phase.worker)
     db.session.commit()
     runs.start_pending(run.environment_id)

@@ -22,6 +22,8 @@ from services.storage import logs
 #: What starts a phase by a person's hand: not while the environment is locked by hand.
 _STARTING = (Event.CONFIRM, Event.AUTHENTICATE)
 
+_COLUMNS = [column.key for column in Run.__mapper__.column_attrs if column.key != "summary"]
+
 MOVED_ON = "This run moved on just now. Nothing was changed; look at its present status."
 
 
@@ -43,6 +45,8 @@ def transition(run: Run, event: Event, **values: Any) -> RunStatus:
         if event in _STARTING:
             same = same.where(Environment.locked_by_id.is_(None))
         statement = update(Run).where(Run.id == run.id, Run.status == status, same)
+        # What the session knows of the run is read again below.
+        statement = statement.execution_options(synchronize_session=False)
         if won(statement.values(status=new, **(ended | values))):
             break
         db.session.refresh(run)
@@ -52,7 +56,7 @@ def transition(run: Run, event: Event, **values: Any) -> RunStatus:
         if event in _STARTING:
             refuse_when_locked(run.environment)
         # Only the level was changed at this moment: judge again by the present one.
-    db.session.refresh(run)
+    db.session.refresh(run, _COLUMNS)
     if not new.holds_environment:
         holds.release(run.environment_id, run.id)
     return new
@@ -176,7 +180,7 @@ def confirm(membership: Membership, run: Run) -> RunStatus:
         db.session.commit()
         return new
     audit.record("run.confirm", membership.user, run=run, plan=run.plan_digest)
-    logs.say(run.apply, f"Confirmed by {membership.user.name}")
+    logs.say(run.apply.id, f"Confirmed by {membership.user.name}")
     queue_phase(run, PhaseKind.APPLY, membership.user)
     return new
 

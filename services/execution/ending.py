@@ -53,16 +53,14 @@ def finish(
     """
 
     def _bookkeeping() -> None:
-        run = work.run
-        if event is Event.FINISH_PLAN:
-            db.session.refresh(run, with_for_update={"of": Run})
-            if run.cancel_requested_at is not None:
-                db.session.rollback()
-                raise CancelCame
+        run = db.session.get_one(Run, work.run_id, populate_existing=True, with_for_update={"of": Run})
+        if event is Event.FINISH_PLAN and run.cancel_requested_at is not None:
+            db.session.rollback()
+            raise CancelCame
         ended = {"status": status, "finished_at": clock.now(), "exit_code": outcome.exit_code}
         if not _end(work.phase_id, work.worker, ended):
             raise Superseded
-        logs.say(work.phase, said)
+        logs.say(work.phase_id, said)
         runs.transition(run, event, **values)
         details = {"phase": work.kind.value, "plan": run.plan_digest, **_state(run)}
         audit.record(f"run.{run.status.value}", None, run=run, **details)
@@ -88,7 +86,7 @@ def _fail(phase_id: int, failed: PhaseFailed, sentence: str) -> int | None:
     phase = db.session.get_one(Phase, phase_id, populate_existing=True)
     run = phase.run
     db.session.refresh(run)
-    logs.say(phase, sentence, "error")
+    logs.say(phase_id, sentence, tone="error")
     try:
         runs.transition(run, Event.FAIL, error=sentence[:1000], error_code=failed.code)
     except Conflict:
@@ -118,7 +116,7 @@ def close_gate(phase: Phase, event: Event, why: str) -> None:
     session = ("session_expires_at", "session_seconds", "mfa_serial", "caller_arn")
     values |= dict.fromkeys(("authenticated_at", "authenticated_by_id", *session))
     db.session.execute(update(Phase).where(Phase.id == phase.id).values(**values))
-    logs.say(phase, note, "bad")
+    logs.say(phase.id, note, tone="bad")
     audit.record("run.gate_closed", None, run=run, phase=phase.kind.value, why=why)
     environment_id = run.environment_id
     db.session.commit()
@@ -135,7 +133,7 @@ def interrupt(work: Work, step: str) -> None:
         run = work.run
         if not _end(work.phase_id, work.worker, {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
             raise Superseded
-        logs.say(work.phase, sentence, "error")
+        logs.say(work.phase_id, sentence, tone="error")
         runs.transition(run, Event.VANISH, error=sentence[:1000], error_code="vanished", interruption=facts)
         audit.record("run.interrupted", None, run=run, phase=work.kind.value, step=step, **_state(run))
         db.session.commit()

@@ -7,8 +7,9 @@ import itertools
 import logging
 import time
 from dataclasses import dataclass, field
+from typing import cast
 
-from sqlalchemy import update
+from sqlalchemy import Table, bindparam, update
 
 from extensions import db
 from models import Phase, PhaseStatus
@@ -36,6 +37,19 @@ TAIL = 64 * 1024
 
 #: A worker that is to end waits this many seconds for AWS's word on the credentials, which end with it.
 IDENTITY_SECONDS = 2
+
+
+_PHASE = cast("Table", Phase.__table__)
+#: Of the table, not of the class: nothing that the session knows has to follow it, and it is built once.
+_HOLD = (
+    update(_PHASE)
+    .where(
+        _PHASE.c.id == bindparam("phase"),
+        _PHASE.c.worker == bindparam("of_worker"),
+        _PHASE.c.status == PhaseStatus.RUNNING,
+    )
+    .values(heartbeat_at=bindparam("now"))
+)
 
 
 class Superseded(Exception):
@@ -67,9 +81,10 @@ class _Following:
     state_seen: int = 0
     next_state: float = 0.0
     next_cancel: float = 0.0
-    next_heartbeat: float = 0.0
+    next_heartbeat: float = field(init=False)
 
     def __post_init__(self) -> None:
+        self.next_heartbeat = time.monotonic() + HEARTBEAT  # `_reader` renewed the lease
         self.stopper = Stopper(self.work, self.child, self.say)
         self.disk = DiskWatch(self.work.phase_id, self.work.workdir.spool_path, self.say)
 
@@ -78,7 +93,7 @@ class _Following:
         _flush(self, final=False)
         if not self.pending:
             _hold(self.work)
-            self.reader.log_offset = logs.say(self.work.phase, text, tone)
+            self.reader.log_offset = logs.say(self.work.phase_id, text, tone=tone)
             db.session.commit()
 
 
@@ -119,7 +134,11 @@ def run_step(work: Work, arguments: list[str]) -> Outcome:
 
 
 def _reader(work: Work) -> tuple[SpoolReader, bytes]:
-    """Where the log stands: a reader that goes on from there, and the output that its last words are looked up in."""
+    """Where the log stands: a reader that goes on from there, and the output that its last words are looked up in.
+
+    The lease is renewed: what is started next, only its holder may.
+    """
+    _hold(work)
     phase = work.phase
     reader = SpoolReader(work.workdir.spool_path, work.redactor, phase.spool_offset, phase.log_size)
     tail = logs.end(phase, TAIL) if work.adopted else b""
@@ -135,9 +154,12 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
         raise CredentialsLost
     if work.terraform is None:
         raise PhaseFailed("terraform_missing", "There is no terraform on the worker’s machine any more.")
-    with held(work.phase_id):
+    if work.walls.unknown:  # it takes its time
+        with held(work.phase_id):
+            sandbox = work.sandbox
+        steadily(lambda: beat(work))
+    else:
         sandbox = work.sandbox
-    steadily(lambda: beat(work))
     try:
         if standing := work.ready_for(arguments[0]):
             with contextlib.closing(standing):
@@ -164,8 +186,8 @@ def _until_end(following: _Following) -> int:
         code = following.child.exit_code()  # before reading: what was written until the end is read below
         if code is not None:
             following.child.kill_session()  # what a provisioner left running has the run's credentials
-            _drain(following)
-            steadily(lambda: beat(following.work))
+            if not _drain(following):
+                steadily(lambda: beat(following.work))
             steadily(lambda: keeping.keep_last_state(following.work), lambda: beat(following.work))
             return code
         following.disk.make_room()  # before anything that waits for the database
@@ -195,11 +217,14 @@ def _let_go(work: Work) -> None:
     raise release.LetGo
 
 
-def _drain(following: _Following) -> None:
+def _drain(following: _Following) -> bool:
+    """Move the rest of the output into the log. Answers whether there was any, and so the lease renewed."""
+    any_more = False
     while True:
         more = _flush(following, final=True)
         if not more and not following.pending:
-            return
+            return any_more
+        any_more = True
         if following.pending:
             time.sleep(LOOK)  # the database is away; terraform has ended, so there is nothing else to do
 
@@ -255,8 +280,7 @@ def _hold(work: Work) -> None:
     """As :func:`beat`, in the transaction of what only the holder may write: the log has one writer at a time, whose
     lines nobody else's push aside.
     """
-    held = (Phase.id == work.phase_id, Phase.worker == work.worker, Phase.status == PhaseStatus.RUNNING)
-    if not won(update(Phase).where(*held).values(heartbeat_at=clock.now())):
+    if not won(_HOLD, phase=work.phase_id, of_worker=work.worker, now=clock.now()):
         db.session.rollback()
         raise Superseded
 

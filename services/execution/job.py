@@ -126,7 +126,8 @@ def _take(phase_id: int) -> Work | None:
 
 
 def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
-    phase = _locked(phase_id)
+    # The run is locked: of two workers the second sees that the first took it, before it reaches for the credentials.
+    phase = steps.of_run(phase_id, lock=True)
     if phase is None or phase.status is not PhaseStatus.QUEUED:
         db.session.rollback()
         return None
@@ -150,18 +151,6 @@ def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
     audit.record("run.take", None, run=run, phase=phase.kind.value, worker=lease["worker"])
     db.session.commit()
     return steps.prepare(phase_id, credentials, reader)
-
-
-def _locked(phase_id: int) -> Phase | None:
-    """The phase with its run locked, the run first as everywhere.
-
-    So of two workers the second sees that the first took it, before it reaches for the credentials.
-    """
-    run_id = db.session.scalar(select(Phase.run_id).where(Phase.id == phase_id))
-    if run_id is None:
-        return None
-    db.session.execute(select(Run.id).where(Run.id == run_id).with_for_update())
-    return db.session.get(Phase, phase_id, populate_existing=True)
 
 
 def _adopt(phase_id: int) -> Work | None:
@@ -233,14 +222,13 @@ def _run(work: Work) -> None:
 
 
 def _introduce(work: Work) -> None:
-    run = work.run
-    where = f" in {run.terraform_directory}" if run.terraform_directory else ""
-    said = [f"Configuration v{run.configuration.number} unpacked; Terraform {work.version}{where}"]
+    where = f" in {work.workdir.directory}" if work.workdir.directory else ""
+    said = [f"Configuration v{work.configuration} unpacked; Terraform {work.version}{where}"]
     if work.workdir.initialised:
         said.append("Providers and modules as the plan’s init left them on this machine")
     if not work.walls.bwrap:
         bare = "No sandbox: what this run starts can read what the worker can."
-        logs.say(work.phase, f"{bare} {work.walls.why}", "error")
+        logs.say(work.phase_id, f"{bare} {work.walls.why}", tone="error")
     if not work.state_kept_here:
         said.append("This configuration names a backend of its own: Lockstep neither keeps nor changes its state.")
         db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))
@@ -248,8 +236,7 @@ def _introduce(work: Work) -> None:
         names = ", ".join(work.unhidden)
         least = "Each string and number of a sensitive value needs 4 characters or more."
         said.append(f"Sensitive, but too short to be hidden in this log: {names}. {least}")
-    for text in said:
-        logs.say(work.phase, text)
+    logs.say(work.phase_id, *said)
     db.session.commit()
 
 

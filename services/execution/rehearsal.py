@@ -20,7 +20,7 @@ from models import Blob, ConfigurationVersion, Environment, Organization, Phase,
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import PhaseKind
 from services import audit, clock, runs, states, variables
-from services.execution import ending, follow, stopping
+from services.execution import ending, follow, steps, stopping
 from services.execution.redact import HideAll
 from services.execution.work import Work
 from services.execution.workdir import Workdir
@@ -103,9 +103,8 @@ def _run() -> int:
 
 def _phase(phase_id: int, take: Event, finish: Event) -> None:
     """What `job.py`, `steps.py` and `follow.py` ask the database for, in their order."""
-    run_id = db.session.scalar(select(Phase.run_id).where(Phase.id == phase_id))
-    db.session.execute(select(Run.id).where(Run.id == run_id).with_for_update())
-    phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+    phase = steps.of_run(phase_id, lock=True)
+    assert phase is not None  # noqa: S101 (made above)
     run = phase.run
     runs.transition(run, take)
     lease = ending.lease()
@@ -113,17 +112,18 @@ def _phase(phase_id: int, take: Event, finish: Event) -> None:
     db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
     audit.record("run.take", None, run=run, phase=phase.kind.value, worker=lease["worker"])
     db.session.commit()
-    phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+    phase = steps.of_run(phase_id)
+    assert phase is not None  # noqa: S101
     run = phase.run
     variables.resolve(phase.actor or run.created_by, run.environment.organization, run.environment)
     states.latest(run.environment_id)
     work = Work(
-        run_id=run.id, phase_id=phase_id, environment_id=run.environment_id, kind=phase.kind,
+        run_id=run.id, phase_id=phase_id, environment_id=run.environment_id, kind=phase.kind, configuration=1,
         workdir=Workdir(Path("/nonexistent")), terraform=None, environment=None, show_environment={},
         redactor=HideAll(), credentials=None, region=None, version="", worker=lease["worker"],
     )  # fmt: skip
     db.session.commit()
-    logs.say(work.phase, "It begins")
+    logs.say(work.phase_id, "It begins")
     db.session.commit()
     follow.beat(work)
     stopping.asked(work.run_id)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from config import Config
 from extensions import db
@@ -100,7 +100,8 @@ def _read(
     phase_id: int, credentials: TemporaryCredentials | None, walls: Walls
 ) -> tuple[variables.Resolved, _Content, Work, set[str]]:
     """What a phase is made of, and what must be hidden in its log; commits."""
-    phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+    phase = of_run(phase_id)
+    assert phase is not None  # noqa: S101 (it was taken)
     run = phase.run
     values, content = _values(run, phase), _content(run, phase)
     work = _work(run, phase, values, credentials, gated=credentials is not None)
@@ -112,6 +113,13 @@ def _read(
         secrets |= {credentials.access_key_id, *credentials.secrets()}
     db.session.commit()
     return values, content, work, secrets
+
+
+def of_run(phase_id: int, *, lock: bool = False) -> Phase | None:
+    """The phase as its run has it, both read anew. With ``lock`` the run is locked, before its phase as everywhere."""
+    query = select(Run).join(Run.phases).where(Phase.id == phase_id).execution_options(populate_existing=True)
+    run = db.session.scalar(query.with_for_update(of=Run) if lock else query)
+    return next((phase for phase in run.phases if phase.id == phase_id), None) if run is not None else None
 
 
 def resume(run: Run, phase: Phase) -> Work | None:
@@ -158,6 +166,7 @@ def of_ended(phase: Phase, root: Path) -> Work:
         phase_id=phase.id,
         environment_id=run.environment_id,
         kind=phase.kind,
+        configuration=run.configuration.number,
         workdir=workdir,
         terraform=None,
         environment=None,
@@ -273,6 +282,7 @@ def _work(
         phase_id=phase.id,
         environment_id=run.environment_id,
         kind=phase.kind,
+        configuration=run.configuration.number,
         workdir=workdir,
         terraform=program,
         environment=environment,

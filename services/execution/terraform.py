@@ -15,6 +15,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,11 +188,7 @@ def stand_by(
             walls = sandbox.command(terraform.argv, cwd=cwd, env=env, gate=("@ready", "@gate"), info="@info")
             numbers = ",".join(map(str, walls.descriptors))
             pid = _spawn([*prefix, numbers, *walls.argv], sandbox.root, {}, spool, (*kept, *walls.descriptors))
-        with contextlib.suppress(OSError):  # without the word the wrapper starts nothing
-            # It is put into the cgroup while its interpreter starts: both take their time.
-            if sandbox is not None and sandbox.cgroup is not None:
-                network.enter(sandbox.cgroup, pid)
-            os.write(tell, b"1")
+        standing.admit(pid)
     except BaseException:
         standing.close()
         raise
@@ -213,11 +210,28 @@ class Standing:
         self.step = step
         self._terraform, self._control, self._sandbox = terraform, control, sandbox
         self._ready, self._tell = os.fdopen(ready, "rb"), os.fdopen(tell, "wb")
+        self._admission: threading.Thread | None = None
+
+    def admit(self, pid: int) -> None:
+        """Put the wrapper into its cgroup beside what goes on, and then tell it so: before that it starts nothing."""
+        self._admission = threading.Thread(target=self._admit, args=(pid,), daemon=True)
+        self._admission.start()
+
+    def _admit(self, pid: int) -> None:
+        with contextlib.suppress(OSError):  # without the word it ends
+            if self._sandbox is not None and self._sandbox.cgroup is not None:
+                network.enter(self._sandbox.cgroup, pid)
+            os.write(self._tell.fileno(), b"1")
+
+    def _admitted(self) -> None:
+        if self._admission is not None:
+            self._admission.join()
 
     def release(self, args: Sequence[str]) -> Child:
         """Let it become terraform with these arguments; as `start`."""
         if self._sandbox is not None:
             self._sandbox.hand_over()
+        self._admitted()
         command = [*self._terraform.argv, *args]
         known = json.dumps({"step": self.step, "argv": command, "boot_id": boot_id()})
         words = b"\0".join(map(os.fsencode, (known, *command)))
@@ -233,6 +247,7 @@ class Standing:
 
     def close(self) -> None:
         """Send away what was not released."""
+        self._admitted()
         with contextlib.suppress(OSError):
             self._tell.close()
         self._ready.close()

@@ -47,13 +47,15 @@ class Work:
     """What the steps of one phase share. Holds ids, not rows: every step has its own short transactions.
 
     ``environment`` is None for a gated phase that was taken over: its credentials are gone, so nothing new is started.
-    ``last_sign`` is when the worker that a phase was taken over from gave its last sign.
+    ``last_sign`` is when the worker that a phase was taken over from gave its last sign. ``configuration`` is the
+    number of its version.
     """
 
     run_id: int
     phase_id: int
     environment_id: int
     kind: PhaseKind
+    configuration: int
     workdir: Workdir
     terraform: terraform.Terraform | None
     environment: Mapping[str, str] | None = field(repr=False)
@@ -144,7 +146,7 @@ class Work:
 
     def say(self, text: str, tone: str = "own") -> None:
         """Put a line of Lockstep's own into the log and commit."""
-        logs.say(self.phase, text, tone)
+        logs.say(self.phase_id, text, tone=tone)
         db.session.commit()
 
 

@@ -242,8 +242,8 @@ def _open_gate(attempt: _Try, claim: str, credentials: TemporaryCredentials) -> 
     db.session.flush()
     runs.transition(run, Event.AUTHENTICATE)
     _record(attempt, Outcome.ACCEPTED, None, expires_at=credentials.expires_at)
-    logs.say(phase, f"Authenticated with MFA by {user.name}", tone="ok")
-    logs.say(phase, f"Device {attempt.serial}, session until {credentials.expires_at:%H:%M:%S} UTC")
+    logs.say(phase.id, f"Authenticated with MFA by {user.name}", tone="ok")
+    logs.say(phase.id, f"Device {attempt.serial}, session until {credentials.expires_at:%H:%M:%S} UTC")
     return runs.mark_queued(run, phase.kind, user)
 
 

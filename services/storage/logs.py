@@ -69,16 +69,20 @@ def append(phase_id: int, offset: int, data: bytes, *, tone: str | None = None) 
 
 
 def append_all(
-    phase_id: int, pieces: Sequence[tuple[int, bytes]], *, tone: str | None = None, **columns: object
+    phase_id: int, pieces: Sequence[tuple[int | None, bytes]], *, tone: str | None = None, **columns: object
 ) -> int:
-    """As :func:`append`, several ``(offset, data)`` in three statements; ``columns`` of the phase are set with them."""
+    """As :func:`append`, several ``(offset, data)`` in three statements; ``columns`` of the phase are set with them.
+
+    The offset None is the end: of what nobody else repeats.
+    """
     phase = db.session.execute(
         select(Phase.log_size, Phase.log_lines, Phase.log_packed_at).where(Phase.id == phase_id).with_for_update()
     ).one()
     size, confirmed = phase.log_size, 0
     rows: list[dict[str, Any]] = []
     end: _End | None = None
-    for offset, data in pieces:
+    for wanted, data in pieces:
+        offset = size if wanted is None else wanted
         if offset > size:
             raise LogGap(f"phase {phase_id}: offset {offset} beyond {size}")
         if offset < size or not data:
@@ -141,11 +145,9 @@ def _end(phase_id: int, size: int, lines: int) -> _End:
     return _End(size, lines, sgr, not chunk.data.endswith(b"\n"))
 
 
-def say(phase: Phase, text: str, tone: str = "own") -> int:
-    """Append a line of Lockstep's own at the end; the caller commits. Returns the new size."""
-    # Locked, so that nothing else comes in between: it would count as this line, stored before.
-    size = db.session.scalar(select(Phase.log_size).where(Phase.id == phase.id).with_for_update()) or 0
-    return append(phase.id, size, text.encode() + b"\n", tone=tone)
+def say(phase_id: int, *texts: str, tone: str = "own") -> int:
+    """Append lines of Lockstep's own at the end; the caller commits. Returns the new size."""
+    return append_all(phase_id, [(None, text.encode() + b"\n") for text in texts], tone=tone)
 
 
 def read(phase_id: int, offset: int, limit: int = READ_BYTES) -> Excerpt:

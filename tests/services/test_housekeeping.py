@@ -68,7 +68,7 @@ def tidy_all() -> None:
 
 def test_an_ended_log_becomes_a_few_compressed_chunks(here: Flask) -> None:
     phase = ended()
-    logs.say(phase, "Configuration v1 unpacked")
+    logs.say(phase.id, "Configuration v1 unpacked")
     for n in range(300):
         append(phase, b"".join(b"line %d.%d of the log\n" % (n, k) for k in range(100)))
     append(phase, b"Applied by Lockstep\n", tone="ok")

@@ -83,7 +83,7 @@ def test_what_was_rolled_back_is_not_remembered(phase: Phase) -> None:
     logs.append(phase_id, 4, b"\x1b[31mtwo")
     db.session.rollback()
     logs.append(phase_id, 4, b"2\n")
-    logs.say(phase, "said")
+    logs.say(phase.id, "said")
     db.session.commit()
     assert b"".join(logs.raw(phase_id)) == b"one\n2\nsaid\n" and styles(phase) == ["", "", ""]
     assert phase.log_lines == 3
@@ -109,7 +109,7 @@ def test_a_download_holds_no_connection_while_a_piece_is_on_its_way(phase: Phase
 def test_lines_are_found_from_either_side(phase: Phase) -> None:
     logs.append(phase.id, 0, b"".join(b"%d\n" % n for n in range(1, 101)))
     db.session.commit()
-    logs.say(phase, "own line")
+    logs.say(phase.id, "own line")
     logs.append(phase.id, phase.log_size, b"102\n103")
     db.session.commit()
     lines = lambda chunks: b"".join(chunk.data for chunk in chunks).split()  # noqa: E731

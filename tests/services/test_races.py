@@ -343,7 +343,7 @@ def test_no_line_of_lockstep_is_lost(here: Flask) -> None:
 
     def say(who: str) -> None:
         for number in range(20):
-            logs.say(run_of(run_id).apply, f"{who} {number}")
+            logs.say(run_of(run_id).apply.id, f"{who} {number}")
             db.session.commit()
 
     assert at_once(here, *(partial(say, who) for who in "abc")) == [None] * 3

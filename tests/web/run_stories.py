@@ -64,7 +64,7 @@ def story(of: Environment, status: RunStatus, **columns: Any) -> Run:
     if status is RunStatus.APPLIED:
         finish(run.apply, now)
         run.applied_counts = COUNTS
-        logs.say(run.apply, "Apply finished in 108 s")
+        logs.say(run.apply.id, "Apply finished in 108 s")
     if status is RunStatus.PLANNED_AND_FINISHED:
         run.plan_digest = run.counts = run.summary = None
     db.session.commit()
@@ -105,7 +105,7 @@ def accepted(phase: Phase, at: datetime) -> None:
     phase.mfa_serial, phase.session_seconds = SERIAL, 3600
     phase.session_expires_at = at + timedelta(hours=1)
     _attempt(phase, Outcome.ACCEPTED, "accepted", at)
-    logs.say(phase, "Authenticated with MFA by alice", tone="ok")
+    logs.say(phase.id, "Authenticated with MFA by alice", tone="ok")
     db.session.commit()
     db.session.refresh(phase)
 
@@ -141,7 +141,7 @@ def finish(phase: Phase, at: datetime, status: PhaseStatus = PhaseStatus.FINISHE
 
 def plan_log(run: Run, lines: int = 12) -> None:
     """Some output of terraform, with colour."""
-    logs.say(run.plan, "Configuration v1 unpacked; Terraform 1.11.4")
+    logs.say(run.plan.id, "Configuration v1 unpacked; Terraform 1.11.4")
     text = "".join(f"\x1b[32m+\x1b[0m aws_subnet.private[{n}]: Refreshing state...\n" for n in range(lines))
     logs.append(run.plan.id, _size(run.plan), text.encode())
     db.session.commit()
@@ -152,7 +152,7 @@ def errored(run: Run, sentence: str, code: str = "terraform_failed") -> None:
     """The phase at hand failed and ended the run."""
     phase = run.apply if run.apply.queued_at else run.plan
     finish(phase, clock.now(), PhaseStatus.FAILED)
-    logs.say(phase, sentence, tone="bad")
+    logs.say(phase.id, sentence, tone="bad")
     run.status, run.error, run.error_code, run.finished_at = RunStatus.ERRORED, sentence, code, clock.now()
     run.environment.active_run_id = None
     db.session.commit()

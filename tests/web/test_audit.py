@@ -158,7 +158,7 @@ def test_the_evidence_tells_who_which_device_which_plan_and_which_state(app: Fla
         apply.authenticated_by, apply.authenticated_at = factories.person("alice"), clock.now()
         apply.started_at = clock.now()
         apply.mfa_serial, apply.caller_arn = "arn:aws:iam::1:mfa/alice", "arn:aws:sts::1:assumed-role/deploy/alice"
-        logs.say(apply, "Apply complete")
+        logs.say(apply.id, "Apply complete")
         state = factories.state(run, serial=7)
         audit.record("run.applied", None, run=run)
         db.session.commit()

@@ -82,7 +82,7 @@ def test_no_name_message_output_or_line_makes_an_element(app: Flask, alice: Clie
         run = story(network, RunStatus.APPLIED, message=word, error=plain(hostile), terraform_directory=word)
         run.summary = summarize(_plan(hostile)).to_json()
         run.plan.gate_note = word
-        logs.say(run.apply, hostile)
+        logs.say(run.apply.id, hostile)
         logs.append(run.apply.id, run.apply.log_size, hostile.encode() + b"\n")
         factories.variable("tag", word, of=network)
         db.session.execute(update(StateVersion).values(lineage=word))
@@ -122,7 +122,7 @@ def test_what_people_write_is_handed_out_as_a_file_and_never_as_a_page(
 ) -> None:
     with app.app_context():
         run = factories.run(factories.environment(), RunStatus.APPLIED, message="<script>xss()</script>")
-        logs.say(run.plan, "<script>xss()</script>")
+        logs.say(run.plan.id, "<script>xss()</script>")
         factories.state(run)
         db.session.commit()
         number = run.number

@@ -385,7 +385,7 @@ def test_a_line_that_does_not_end_is_one_line(app: Flask, alice: Client, world: 
     assert ids(page) == list(range(1, 16)) and "6,501 characters not shown" in page
     append(app, b"open")
     with app.app_context():
-        logs.say(db.session.get_one(Run, 1).plan, "Said by Lockstep")
+        logs.say(db.session.get_one(Run, 1).plan.id, "Said by Lockstep")
         db.session.commit()
     assert ids(alice.get(f"{world.path}/changes/runs/1").get_data(as_text=True)) == list(range(1, 18))
     raw = alice.get(f"{world.path}/changes/runs/1/plan/log.txt").data

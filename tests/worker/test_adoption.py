@@ -247,7 +247,7 @@ def test_a_late_worker_takes_no_line_from_the_one_that_follows_now(bench: Bench,
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     phase_id, workdir = run.apply.id, control(bench).parent
     db.session.execute(update(Phase).where(Phase.id == phase_id).values(worker="elsewhere:1"))
-    logs.say(run.apply, "Another one follows")
+    logs.say(run.apply.id, "Another one follows")
     reached = db.session.scalar(select(Phase.spool_offset).where(Phase.id == phase_id))
     db.session.commit()
     with (workdir / "spool").open("ab") as spool:

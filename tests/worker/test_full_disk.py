@@ -76,7 +76,7 @@ def test_a_worker_that_takes_over_does_not_say_it_again(bench: Bench, monkeypatc
     phase = factories.run(bench.environment, RunStatus.APPLYING).apply
 
     def say(text: str, tone: str) -> None:
-        logs.say(phase, text, tone)
+        logs.say(phase.id, text, tone=tone)
         db.session.commit()
 
     room = {"bytes": 1 << 30}
@@ -98,7 +98,7 @@ def test_a_line_that_could_not_be_stored_is_said_later(bench: Bench, monkeypatch
     def say(text: str, tone: str) -> None:
         tries.append(text)
         if len(tries) > 1:
-            logs.say(phase, text, tone)
+            logs.say(phase.id, text, tone=tone)
             db.session.commit()
 
     monkeypatch.setattr(disk, "free", lambda folder: 0)

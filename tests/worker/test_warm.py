@@ -37,7 +37,7 @@ def compiled(bench: Bench, *, first: bool) -> int:
 def test_statements_are_compiled_before(bench: Bench) -> None:
     cold, warmed = compiled(bench, first=False), compiled(bench, first=True)
     if db.engine.dialect.name == "sqlite":
-        assert warmed <= 5 < cold / 4  # blobs, the state and the heartbeat beside them
+        assert warmed <= 6 < cold / 4  # blobs, the attributes of the plan, and what the test itself asks
     else:
         assert warmed <= cold - 6
 
