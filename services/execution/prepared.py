@@ -43,6 +43,7 @@ _WAITING = (
     RunStatus.AWAITING_CONFIRMATION,
     RunStatus.AWAITING_APPLY_AUTHENTICATION,
     RunStatus.APPLY_QUEUED,
+    RunStatus.APPLYING,  # just taken: it is about to be put into the working directory
 )
 
 

@@ -161,3 +161,20 @@ def test_nothing_half_removed_is_taken(bench: Bench) -> None:
     db.session.commit()
     reconcile.look_around()
     assert [name for name in os.listdir(bench.home / "work") if name.startswith("kept-")] == []
+
+
+def test_a_sweep_does_not_take_it_from_the_apply_that_has_just_begun(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another worker may look around between the moment when the apply is taken and the one when it takes this."""
+    run = bench.planned(ONE)
+    real = prepared.take
+
+    def take(work: Work) -> None:
+        prepared.sweep()
+        db.session.commit()
+        real(work)
+
+    monkeypatch.setattr(prepared, "take", take)
+    log = apply(bench, run)
+    assert TAKEN in log and INIT not in log
