@@ -13,9 +13,8 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from services.archive_entries import (
     DAMAGED,
@@ -44,8 +43,7 @@ _DRIVE = re.compile(r"[A-Za-z]:")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
-@dataclass(frozen=True)
-class ArchiveInfo:
+class ArchiveInfo(NamedTuple):
     """What an archive holds, without what is passed over: files, their bytes, and the directories with
     Terraform files ("" is the top), sorted.
     """
@@ -130,12 +128,12 @@ def _make_directories(destination: Path, parts: Parts) -> None:
                 raise _duplicate("/".join(parts)) from None
 
 
-@dataclass
 class _Tree:
     """The names seen so far, so that none comes twice and no file stands where a directory is needed."""
 
-    files: set[Parts] = field(default_factory=set)
-    directories: set[Parts] = field(default_factory=set)
+    def __init__(self) -> None:
+        self.files: set[Parts] = set()
+        self.directories: set[Parts] = set()
 
     def add(self, parts: Parts, *, directory: bool) -> None:
         """Take in a path; raises for one that is there already or lies below a file."""
