@@ -78,7 +78,7 @@ class Person:
 
 
 #: After a button was pressed the page asks this often, in seconds, for so long (static/log.js: SOON, SOON_FOR).
-SOON, SOON_FOR = 0.2, 5.0
+SOON, SOON_FOR = 0.15, 5.0
 
 
 class Page:

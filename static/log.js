@@ -9,7 +9,7 @@
   // that nobody sees, at once when it is seen again. Whoever pressed a button waits for what it does, so for a while
   // their page asks more often.
   const HIDDEN = 15;
-  const SOON = 0.2;
+  const SOON = 0.15;
   const SOON_FOR = 5;
   let soonUntil = 0;
   let timer = 0;
