@@ -88,11 +88,15 @@ class Stack:
 
 
 def until(condition: Callable[[], object], seconds: float, pause: float = LOOK) -> None:
-    """Wait for it; fails after so many seconds."""
-    end = time.monotonic() + seconds
+    """Wait for it; fails after so many seconds.
+
+    The longer it takes the seldomer it is looked, to a thousandth of the time: looking takes from what is waited for.
+    """
+    begun = time.monotonic()
     while not condition():
-        assert time.monotonic() < end, f"It did not happen in {seconds} s."
-        time.sleep(pause)
+        waited = time.monotonic() - begun
+        assert waited < seconds, f"It did not happen in {seconds} s."
+        time.sleep(max(pause, waited / 1000))
 
 
 @contextmanager
