@@ -317,7 +317,8 @@ def test_its_session_does_too(any_terraform: tf.Terraform, make_bench: MakeBench
         pytest.skip("this kernel has no autogroups")
     bench = make_bench(any_terraform)
     shell = tf.Terraform((shutil.which("sh") or "",), "terraform")
-    wait = "for i in 1 2 3 4 5 6 7 8 9 10; do grep -q 'nice 10' /proc/self/autogroup && break; sleep 0.1; done; "
+    there = f"grep -q 'nice {tf.ASIDE}' /proc/self/autogroup"
+    wait = f"for i in 1 2 3 4 5 6 7 8 9 10; do {there} && break; sleep 0.1; done; "
     folder, sandbox = bench.workdir.cwd, bench.sandbox if inside else None
     said = [
         tf.capture(
