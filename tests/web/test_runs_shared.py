@@ -67,6 +67,18 @@ def test_who_may_no_longer_see_it_is_told_nothing(
     assert status == 404 and "a line" not in page
 
 
+def test_a_stranger_gets_nothing_of_what_others_share(
+    app: Flask, alice: Client, carol: Client, anonymous: Client, world: World, long: None
+) -> None:
+    tell(app, RunStatus.APPLYING)
+    mine = first(alice, world)
+    append(app, b"a line\n")
+    assert "a line" in poll(alice, world, mine)[1]
+    assert poll(carol, world, mine)[0] == 404
+    status, page = poll(anonymous, world, mine)
+    assert status != 200 and "a line" not in page
+
+
 def test_a_page_is_made_from_what_is_so_now(app: Flask, alice: Client, world: World, long: None) -> None:
     tell(app, RunStatus.APPLYING)
     seen = first(alice, world)
