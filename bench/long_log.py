@@ -57,7 +57,7 @@ def _through_terraform(running: Stack, person: Person, tell: Tell) -> None:
     times: dict[str, list[float]] = {"lockstep": [], "shell": []}
     memory = 0.0
     # There and back: what changes on the machine meanwhile reaches both.
-    for number, which in enumerate(("shell", "lockstep", "lockstep", "shell")):
+    for number, which in enumerate(("shell", "lockstep", "lockstep", "shell") * 2):
         if which == "shell":
             with shell.folder(CONFIGURATION) as there:
                 there.seconds(shell.INIT, shell.PLAN)
@@ -78,7 +78,7 @@ def _through_terraform(running: Stack, person: Person, tell: Tell) -> None:
     what = "confirm → applied of a million lines of 50 bytes, over terraform apply into a file; complete, in order"
     detail: dict[str, object] = {f"{name}_s": [round(each, 2) for each in found] for name, found in times.items()}
     tell(Figure("3a", what, median(ratios), "×", 1.03, n=len(ratios), spread=spread(ratios), detail=detail))
-    tell(Figure("3b", "most memory (PSS) of the process that follows it", memory, "MB", 150, n=2))
+    tell(Figure("3b", "most memory (PSS) of the process that follows it", memory, "MB", 150, n=len(ratios)))
 
 
 class _Watch:

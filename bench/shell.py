@@ -15,6 +15,9 @@ INIT = "terraform init -input=false"
 PLAN = "terraform plan -input=false -out=tfplan"
 APPLY = "terraform apply -input=false tfplan"
 
+#: What the environment of terraform has in a phase as well.
+COMMON = {"TF_IN_AUTOMATION": "1", "CHECKPOINT_DISABLE": "1", "AWS_EC2_METADATA_DISABLED": "true"}
+
 
 class Folder:
     """A working directory with one main.tf and its variables."""
@@ -26,9 +29,7 @@ class Folder:
         self._env = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
-            "TF_IN_AUTOMATION": "1",
-            "CHECKPOINT_DISABLE": "1",
-            "AWS_EC2_METADATA_DISABLED": "true",
+            **COMMON,
             **env,
         }
 

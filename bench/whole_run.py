@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from dataclasses import dataclass, field
@@ -15,6 +16,10 @@ from bench.stack import Stack
 from demo import mirror
 from models import Category
 from policy.mfa import MfaLevel
+from services.execution import network, network_rules, terraform
+from services.execution.sandbox import Sandbox
+from services.execution.walls import find_walls
+from services.execution.workdir import Workdir
 from services.mfa import sts
 from tests import factories
 from tests.support import lab
@@ -35,6 +40,7 @@ class Times:
     lockstep: list[float] = field(default_factory=list)
     shell: list[float] = field(default_factory=list)
     two_jobs: list[float] = field(default_factory=list)
+    walled: list[float] = field(default_factory=list)
     phases: list[float] = field(default_factory=list)
 
     def more(self, than: list[float]) -> list[float]:
@@ -68,12 +74,16 @@ def _aws(running: Stack, person: Person, aws: Aws, settings: dict[str, str], tel
         times.shell.append(_in_shell(configuration, f'bucket_name = "shell-{number}"\n', env, twice=False))
         times.lockstep.append(_lockstep(running, person, f"bucket-{number + 1}", aws, times))
         times.two_jobs.append(_in_shell(configuration, f'bucket_name = "again-{number}"\n', env, twice=True))
+        times.walled.append(_in_walls(running, number, configuration, f'bucket_name = "walled-{number}"\n', env))
     ratios, fair = pair_ratios(times.lockstep, times.shell), pair_ratios(times.lockstep, times.two_jobs)
     what = "whole run with the AWS provider over init, plan, apply in a shell"
     detail = _detail(times)
     tell(Figure("1a", what, median(ratios), "×", 1.03, n=len(ratios), spread=spread(ratios), detail=detail))
     what = "the same over a shell whose apply is a job of its own (init again)"
     tell(Figure("1a'", what, median(fair), "×", n=len(fair), spread=spread(fair)))
+    walls = pair_ratios(times.walled, times.shell)
+    what = "init, plan, apply inside the sandbox and the walls in the network, and nothing else, over a shell"
+    tell(Figure("1a''", what, median(walls), "×", n=len(walls), spread=spread(walls)))
 
 
 def _session(running: Stack, aws: Aws, settings: dict[str, str]) -> dict[str, str]:
@@ -136,6 +146,30 @@ def _in_shell(configuration: str, variables: str, env: dict[str, str], *, twice:
         if not twice:
             return there.seconds(shell.INIT, shell.PLAN, shell.APPLY)
         return there.seconds(shell.INIT, shell.PLAN, AGAIN, shell.INIT, shell.APPLY)
+
+
+def _in_walls(running: Stack, number: int, configuration: str, variables: str, env: dict[str, str]) -> float:
+    """The same three commands started as a phase starts them, with nothing else of Lockstep around them."""
+    program = terraform.locate(None)
+    workdir = Workdir.create(running.folder / "walled", number, 1)
+    (workdir.config / "main.tf").write_text(configuration)
+    (workdir.config / "terraform.tfvars").write_text(variables)
+    given = {"PATH": os.environ["PATH"], "HOME": str(workdir.home), "TMPDIR": str(workdir.tmp), **shell.COMMON, **env}
+    found = config.load({**env, "LOCKSTEP_HOME": str(running.home)})
+    bwrap = find_walls("bwrap").bwrap
+    assert bwrap is not None, "There is no sandbox here."
+    cgroup = network.enclosure(network_rules.rules(found)).folder
+    walls = Sandbox(bwrap, workdir.root, running.folder / "walled", owner=f"run {number}", cgroup=cgroup)
+    plan = str(workdir.plan_path)
+    begun = time.monotonic()
+    for words in (["init", "-input=false"], ["plan", "-input=false", f"-out={plan}"], ["apply", "-input=false", plan]):
+        child = terraform.start(
+            program, words, cwd=workdir.cwd, env=given, spool=workdir.spool_path, control=workdir.control, sandbox=walls
+        )
+        assert child.wait(600) == 0, workdir.spool_path.read_text(errors="replace")[-2000:]
+    took = time.monotonic() - begun
+    workdir.remove()
+    return took
 
 
 def _detail(times: Times) -> dict[str, object]:
