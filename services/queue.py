@@ -180,8 +180,9 @@ def delay() -> str:
         return "No worker is running. It starts by itself when one is; on the server, flask doctor says more."
     if b"idle" in said:
         return ""
-    word = "The only worker is" if len(said) == 1 else f"All {len(said)} workers are"
-    return f"{word} busy with other runs. It starts by itself when one is free."
+    if len(said) == 1:
+        return "The only worker is busy with another run. It starts by itself when the worker is free."
+    return f"All {len(said)} workers are busy with other runs. It starts by itself when one is free."
 
 
 def _enqueue(function: str, phase_id: int, identifier: str, host: str | None = None) -> bool:

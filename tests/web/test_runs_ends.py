@@ -167,7 +167,7 @@ def test_a_queued_run_says_why_no_worker_takes_it(app: Flask, alice: Client, wor
     assert "No worker is running." in show(alice, world)
     with app.app_context():
         queue.sign("web1-3f9a1c:1", busy=True)
-    assert "The only worker is busy with other runs." in show(alice, world)
+    assert "The only worker is busy with another run." in show(alice, world)
     with app.app_context():
         queue.sign("web1-3f9a1c:2", busy=True)
     assert "All 2 workers are busy with other runs." in show(alice, world)
