@@ -47,10 +47,16 @@
     box.checked = false;
     view.scrollTop = top;
   }
-  document.addEventListener("scroll", (event) => {
+  // Only once it has come to rest: setting scrollTop ends a movement, and a key would move a line or two of its page.
+  let resting;
+  const rest = (view) => boxOf(view)?.checked && view.scrollTop <= -24 && unfollow(view);
+  const tells = "onscrollend" in window;
+  document.addEventListener(tells ? "scrollend" : "scroll", (event) => {
     const view = event.target;
     if (!(view instanceof Element) || !view.matches(".log-view")) return;
-    if (boxOf(view)?.checked && view.scrollTop <= -24) unfollow(view);
+    if (tells) return void rest(view);
+    clearTimeout(resting);
+    resting = setTimeout(rest, 150, view);
   }, true);
   document.addEventListener("change", (event) => {
     if (!event.target.matches(".log-follow")) return;

@@ -100,13 +100,20 @@ def test_follow_and_wrap_and_every_line_of_a_long_log(visit: Visit) -> None:
     expect(log).to_contain_text("row 3000")
     expect_status(page, "Applied")
     expect(log).to_contain_text("Apply complete!")
-    # Following: the end is in sight. Scrolling up stops it.
+    # Following: the end is in sight. Scrolling up stops it, and goes as far as it goes in any text.
     view.focus()
     follow = log.get_by_label("Follow the end")
     expect(follow).to_be_checked()
     expect(log.locator("li").last).to_be_in_viewport()
     page.keyboard.press("PageUp")
-    page.keyboard.press("PageUp")
+    expect(follow).not_to_be_checked()
+    expect(log.locator("li").last).not_to_be_in_viewport()
+    follow.check()
+    expect(log.locator("li").last).to_be_in_viewport()
+    view.hover()
+    page.mouse.wheel(0, 300)  # there is nothing further down
+    expect(follow).to_be_checked()
+    page.mouse.wheel(0, -600)
     expect(follow).not_to_be_checked()
     expect(log.locator("li").last).not_to_be_in_viewport()
     follow.check()
