@@ -48,15 +48,15 @@
     view.scrollTop = top;
   }
   // Only once it has come to rest: setting scrollTop ends a movement, and a key would move a line or two of its page.
-  let resting;
+  const resting = new WeakMap();
   const rest = (view) => boxOf(view)?.checked && view.scrollTop <= -24 && unfollow(view);
   const tells = "onscrollend" in window;
   document.addEventListener(tells ? "scrollend" : "scroll", (event) => {
     const view = event.target;
     if (!(view instanceof Element) || !view.matches(".log-view")) return;
     if (tells) return void rest(view);
-    clearTimeout(resting);
-    resting = setTimeout(rest, 150, view);
+    clearTimeout(resting.get(view));
+    resting.set(view, setTimeout(rest, 150, view));
   }, true);
   document.addEventListener("change", (event) => {
     if (!event.target.matches(".log-follow")) return;
