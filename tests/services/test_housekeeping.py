@@ -238,7 +238,8 @@ def test_old_logs_go_and_nothing_else(here: Flask, monkeypatch: pytest.MonkeyPat
     assert gone.plan.log_packed_at is not None  # nothing is left to do
     assert whole(waiting.plan) == b"waits\n"
     assert db.session.scalar(select(func.count(StateVersion.id))) == 1
-    events = list(db.session.scalars(select(AuditEvent).where(AuditEvent.action == "run.log_removed")))
+    removals = select(AuditEvent).where(AuditEvent.action == "run.log_removed").order_by(AuditEvent.id)
+    events = list(db.session.scalars(removals))
     assert [event.details["number"] for event in events] == [1, 2]
 
 
