@@ -49,7 +49,7 @@ def gather(work: Work, step: str, unkept: str) -> dict[str, Any]:
         "errored_state": workdir.errored_state_path.exists(),
         "lock": _lock(work),
         "own_backend": not work.state_kept_here,
-        "begun": work.kind is PhaseKind.APPLY and (workdir.control / "apply.pid").exists(),
+        "begun": work.kind is PhaseKind.APPLY and work.begun,
     }
     return facts
 

@@ -209,16 +209,24 @@ def _credentials(phase: Phase) -> TemporaryCredentials | None:
 def _run(work: Work) -> None:
     if not work.adopted:
         steadily(lambda: _introduce(work))
+    if not work.begun:
+        _initialise(work)
+    if work.kind is PhaseKind.PLAN:
+        _plan(work)
+    else:
+        _apply(work)
+
+
+def _initialise(work: Work) -> None:
+    """All that comes before the phase's own command. Once that has begun, it alone ends the phase: a cancel is for it
+    to obey, and what it makes of the configuration's files is its own.
+    """
     if "init" in work.steps:
         _require(work, run_step(work, steps.init_arguments()))
     try:
         work.workdir.check_backend(work.state_kept_here)
     except WorkdirError as error:
         raise PhaseFailed("backend", f"{error} Nothing was planned or applied.") from None
-    if work.kind is PhaseKind.PLAN:
-        _plan(work)
-    else:
-        _apply(work)
 
 
 def _introduce(work: Work) -> None:
@@ -241,7 +249,7 @@ def _introduce(work: Work) -> None:
 
 
 def _plan(work: Work) -> None:
-    if not (work.workdir.control / "plan.pid").exists():
+    if not work.begun:
         # Before anything that the plan starts could touch it: providers, and programs of the configuration.
         steadily(lambda: _keep_lock(work), lambda: beat(work))
         prepared.keep(work)

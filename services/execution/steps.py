@@ -20,7 +20,6 @@ from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
 from services import archive_child, archives, clock, configurations, run_secrets, states, variables
 from services.execution import disk, hidden, host, prepared, terraform
-from services.execution.backend_blocks import has_own_backend
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
 from services.execution.steady import AWAY, steadily
@@ -139,7 +138,7 @@ def resume(run: Run, phase: Phase) -> Work | None:
     work = _work(run, phase, values, None, gated=phase.authenticated_at is not None, adopted=True)
     secrets = hidden.found(current_app.config["LOCKSTEP"].vault, workdir, phase.id)
     work.redactor = HideAll() if secrets is None else Redactor(secrets)
-    work.state_kept_here = not has_own_backend(workdir.cwd)
+    work.state_kept_here = run.own_backend is None
     with contextlib.suppress(OSError):  # without it, whoever comes next waits for the lease to lapse
         workdir.mark_held(work.worker)
     return work
@@ -177,8 +176,7 @@ def of_ended(phase: Phase, root: Path) -> Work:
         version=run.terraform_version or "",
         worker=phase.worker or "",
         adopted=True,
-        # Where a removal was broken off, the files that would tell may be gone; a state beside them is Lockstep's.
-        state_kept_here=workdir.torn or not has_own_backend(workdir.cwd),
+        state_kept_here=run.own_backend is None,
     )
 
 

@@ -48,7 +48,8 @@ class Work:
 
     ``environment`` is None for a gated phase that was taken over: its credentials are gone, so nothing new is started.
     ``last_sign`` is when the worker that a phase was taken over from gave its last sign. ``configuration`` is the
-    number of its version.
+    number of its version. ``state_kept_here`` is whether Lockstep keeps the state, by what the configuration said
+    before terraform began; what a run writes into its files later does not count.
     """
 
     run_id: int
@@ -133,6 +134,11 @@ class Work:
         """Terraform's commands in this phase, in their order."""
         command = self.kind.value
         return (command,) if self.workdir.initialised else ("init", command)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the phase's own command, the last one, was started."""
+        return (self.workdir.control / f"{self.kind.value}.pid").exists()
 
     @property
     def run(self) -> Run:

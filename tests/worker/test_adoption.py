@@ -21,7 +21,8 @@ from services.execution import job, prepared, reconcile, steps, terraform, walls
 from services.storage import logs
 from tests import factories
 from tests.support import lab
-from tests.worker.configurations import TWO, held
+from tests.support.silent import reads, slow_remote_state
+from tests.worker.configurations import ONE, TWO, hcl, held
 from tests.worker.conftest import Bench
 from tests.worker.lost import adopt, horse, kill, lapse
 
@@ -128,6 +129,66 @@ def test_a_terraform_that_vanished_is_told_and_its_state_is_kept(
     for again in (job.run_phase, job.adopt_phase):
         again(phase_id)
     assert lab.status(run) is RunStatus.INTERRUPTED and lab.log_of(run.apply) == told, "it is never started again"
+
+
+def test_a_cancel_of_an_apply_that_is_taken_over_waits_for_terraform(
+    bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
+) -> None:
+    """Also where the apply had an init of its own, which ended long ago and well."""
+    run = bench.planned(held(tmp_path / "gate"))
+    prepared.drop(run.id)
+    runs.confirm(factories.member(), run)
+    pid = horse(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    kill(pid)
+    child = terraform.attach(control(bench), "apply")
+    runs.cancel(factories.member("bob"), run)
+    assert adopt(bench, run.apply) is RunStatus.CANCELED
+    assert not child.running()
+    log = lab.log_of(run.apply)
+    assert log.count("Initializing the backend") == log.count("Cancel requested by bob") == 1, log
+    assert log.index("The worker was lost") < log.index("Interrupt received") < log.index("Canceled by bob"), log
+    assert [version.resources for version in db.session.query(StateVersion)] == [2]  # the second one is tainted
+
+
+def test_a_cancel_of_a_plan_that_is_taken_over_waits_for_terraform(bench: Bench, horse: Callable[[Phase], int]) -> None:
+    with slow_remote_state() as (address, asked, answer):
+        run = bench.run(reads(address) + ONE)
+        pid = horse(run.plan)
+        lab.until(asked.is_set, "terraform plans")
+        kill(pid)
+        child = terraform.attach(control(bench), "plan")
+        runs.cancel(factories.member("bob"), run)
+        lapse(run.plan)
+        beside = lab.Beside(bench.app, lambda phase=run.plan.id: job.adopt_phase(phase))  # type: ignore[misc]
+        lab.until(lambda: "terraform is asked to stop" in lab.log_of(run.plan), "the cancel is passed on")
+        assert child.running() and lab.status(run) is RunStatus.PLANNING
+        answer.set()
+        beside.result()
+    assert lab.status(run) is RunStatus.CANCELED and not child.running()
+
+
+@pytest.mark.parametrize("own_init", [False, True])
+def test_a_run_that_writes_a_backend_into_its_own_configuration_keeps_its_state_here(
+    bench: Bench, horse: Callable[[Phase], int], tmp_path: Path, own_init: bool
+) -> None:
+    """As a configuration does that makes the bucket for its next state. What counts is what init found."""
+    gate = tmp_path / "gate"
+    command = hcl("printf 'terraform {\\n  backend \"s3\" {}\\n}\\n' > backend.tf; rm -rf .terraform")
+    writes = f'resource "terraform_data" "next" {{\n  provisioner "local-exec" {{\n    command = {command}\n  }}\n}}\n'
+    run = bench.planned(
+        held(gate).replace("[terraform_data.first]", "[terraform_data.first, terraform_data.next]") + writes
+    )
+    if own_init:
+        prepared.drop(run.id)
+    runs.confirm(factories.member(), run)
+    pid = horse(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    kill(pid)
+    assert (control(bench).parent / "config" / "backend.tf").exists()
+    gate.touch()
+    assert adopt(bench, run.apply) is RunStatus.APPLIED, run.error
+    assert [version.resources for version in db.session.query(StateVersion)] == [3]
 
 
 def lost_before(step: str, monkeypatch: pytest.MonkeyPatch) -> None:

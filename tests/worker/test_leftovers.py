@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import update
 
 from extensions import db
-from models import Phase, PhaseStatus, Run
+from models import Phase, PhaseStatus, Run, StateVersion
 from policy.lifecycle import RunStatus
 from services import clock, doctor, housekeeping, queue
 from services.execution import inside, leftovers, prepared, reconcile, steps, terraform, walls
@@ -64,6 +64,17 @@ def test_a_state_beside_a_broken_off_removal_is_still_looked_at(bench: Bench) ->
     reconcile.look_around()
     assert bench.workdirs() == [workdir.root.name]
     workdir.remove()
+
+
+def test_a_state_is_kept_where_the_run_wrote_a_backend_into_its_own_configuration(bench: Bench) -> None:
+    """What counts is what the configuration said when terraform began."""
+    workdir = left(bench)
+    (workdir.cwd / "backend.tf").write_text('terraform {\n  backend "s3" {}\n}\n')
+    workdir.state_path.write_text('{"version": 4, "serial": 1, "lineage": "l", "outputs": {}, "resources": []}')
+    assert leftovers.only_copies() == ([workdir.root], [])
+    reconcile.look_around()
+    assert [version.serial for version in db.session.query(StateVersion)] == [1]
+    assert bench.workdirs() == []
 
 
 def test_a_killed_removal_leaves_nothing_that_looks_like_a_working_directory(bench: Bench) -> None:
