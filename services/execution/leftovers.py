@@ -74,7 +74,7 @@ def _ended(path: Path) -> Phase | None:
 
 def only_copies() -> tuple[list[Path], list[tuple[Path, str]]]:
     """Directories that hold a state which is stored nowhere else, and those of which that cannot be told, with the
-    kind of error; changes nothing.
+    kind of error; changes nothing, and ends the transaction.
     """
     kept: list[Path] = []
     unknown: list[tuple[Path, str]] = []
@@ -90,6 +90,7 @@ def only_copies() -> tuple[list[Path], list[tuple[Path, str]]]:
         except Exception as error:
             db.session.rollback()
             unknown.append((path, type(error).__name__))
+    db.session.rollback()
     return kept, unknown
 
 
