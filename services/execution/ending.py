@@ -123,28 +123,66 @@ def close_gate(phase: Phase, event: Event, why: str) -> None:
     runs.start_pending(environment_id)
 
 
+def never_began(phase_id: int, why: str) -> None:
+    """The credentials of a gated phase are lost, and its command was not started: it waits for a code again. Commits.
+
+    It ends where somebody canceled it meanwhile: left standing, the cancel would stop what the next code starts.
+    """
+    phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+    run = db.session.get_one(Run, phase.run_id, populate_existing=True, with_for_update={"of": Run})
+    if run.cancel_requested_at is None:
+        close_gate(phase, Event.NEVER_BEGAN, why)
+        return
+    if not _end(phase.id, lease()["worker"], {"status": PhaseStatus.CANCELED, "finished_at": clock.now()}):
+        db.session.rollback()
+        return
+    by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
+    logs.say(phase.id, f"{why} Canceled by {by}; nothing was changed")
+    runs.transition(run, Event.STOPPED, ended_by_id=run.cancel_requested_by_id)
+    audit.record(f"run.{run.status.value}", None, run=run, phase=phase.kind.value, plan=run.plan_digest)
+    environment_id = run.environment_id
+    db.session.commit()
+    runs.start_pending(environment_id)
+
+
 def interrupt(work: Work, step: str) -> None:
     """Terraform vanished in ``step``: keep what is there, and tell what is known and what is not."""
     kept = steadily(lambda: unkept(work))
     facts = steadily(lambda: interruption.gather(work, step, kept))
-    sentence = interruption.sentence(work.kind, facts)
+    _interrupt(work.phase_id, facts)
 
-    def _bookkeeping() -> None:
-        run = work.run
-        if not _end(work.phase_id, work.worker, {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
+
+def lose(phase_id: int) -> None:
+    """Terraform was started, and its working directory is gone: it is not started again, and that is told."""
+    phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+    _interrupt(phase_id, interruption.known(phase.run, phase) | {"no_directory": True})
+
+
+def _interrupt(phase_id: int, facts: dict[str, Any]) -> None:
+    def _bookkeeping() -> int:
+        if not _end(phase_id, lease()["worker"], {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
             raise Superseded
-        logs.say(work.phase_id, sentence, tone="error")
+        phase = db.session.get_one(Phase, phase_id, populate_existing=True)
+        run, sentence = phase.run, interruption.sentence(phase.kind, facts)
+        db.session.refresh(run)
+        logs.say(phase_id, sentence, tone="error")
         runs.transition(run, Event.VANISH, error=sentence[:1000], error_code="vanished", interruption=facts)
-        audit.record("run.interrupted", None, run=run, phase=work.kind.value, step=step, **_state(run))
+        audit.record("run.interrupted", None, run=run, phase=phase.kind.value, step=facts["step"], **_state(run))
+        environment_id = run.environment_id
         db.session.commit()
+        return environment_id
 
-    steadily(_bookkeeping)
-    steadily(lambda: runs.start_pending(work.environment_id))
+    environment_id = steadily(_bookkeeping)
+    steadily(lambda: runs.start_pending(environment_id))
 
 
 def clear(work: Work) -> None:
-    """Remove the working directory, unless a state must stay in it or another worker has the phase now."""
-    if steadily(lambda: work.phase.worker) != work.worker:
+    """Remove the working directory, unless a state must stay in it, another worker has the phase now, or it has not
+    ended: what could not be written down now is found there by the next one.
+    """
+    phase = steadily(lambda: work.phase)
+    if phase.worker != work.worker or phase.status is PhaseStatus.RUNNING:
+        db.session.rollback()
         return
     if said := unkept(work):
         log.error("run %s: %s", work.run_id, said)

@@ -1,11 +1,12 @@
 """What is known of a run whose terraform vanished, and what is not: kept with the run, told on its page.
 
-The object has these keys: ``step`` (init, plan or apply), ``worker`` (HOST:PID that followed it), ``last_sign`` of that
-worker and ``last_output`` of terraform (ISO 8601 or None), ``rebooted`` (whether the machine restarted since),
+The object has these keys: ``step`` (init, plan or apply), ``worker`` (HOST:PID that followed it), ``last_sign`` of
+that worker and ``last_output`` of terraform (ISO 8601 or None), ``rebooted`` (whether the machine restarted since),
 ``serial`` (of the state that the run stored, or None), ``unkept`` (a sentence when a state is kept nowhere but on the
-machine), ``errored_state`` (whether terraform left an ``errored.tfstate``), ``lock`` (what terraform's own lock file
-said: its Operation, Who and Created), ``own_backend``, ``begun`` (whether the apply itself was started), ``done`` (how
-many resources were finished), ``failed`` and ``unsure`` (addresses, policy/apply_progress.py), and ``given_up_by``.
+machine), ``no_directory`` (whether the working directory was gone), ``errored_state`` (whether terraform left an
+``errored.tfstate``), ``lock`` (what terraform's own lock file said: its Operation, Who and Created), ``own_backend``,
+``begun`` (whether the apply itself was started), ``done`` (how many resources were finished), ``failed`` and
+``unsure`` (addresses, policy/apply_progress.py), and ``given_up_by``.
 """
 
 from __future__ import annotations
@@ -64,6 +65,7 @@ def known(run: Run, phase: Phase) -> dict[str, Any]:
         "last_sign": _iso(phase.heartbeat_at),
         "last_output": None,
         "rebooted": False,
+        "no_directory": False,
         "serial": state.serial if state else None,
         "unkept": "",
         "errored_state": False,
@@ -81,6 +83,9 @@ def sentence(kind: PhaseKind, facts: dict[str, Any]) -> str:
     """One or two sentences for the log, the list and the error's place."""
     if facts["given_up_by"]:
         what = f"{facts['given_up_by']} gave up on the worker, which gave no sign any more."
+    elif facts["no_directory"]:
+        gone = f"The working directory of the {kind} is gone, as after a restored backup"
+        what = f"{gone}: how terraform ended is not known."
     elif facts["rebooted"]:
         what = "The worker’s machine was restarted, and terraform ended with it."
     else:

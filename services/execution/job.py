@@ -96,8 +96,7 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
             work = None
         except CredentialsLost:
             db.session.rollback()
-            phase = db.session.get_one(Phase, phase_id, populate_existing=True)
-            ending.close_gate(phase, Event.NEVER_BEGAN, _LOST)
+            steadily(lambda: ending.never_began(phase_id, _LOST))
         except PhaseFailed as failed:
             db.session.rollback()
             ending.fail(phase_id, failed, work)
@@ -180,6 +179,10 @@ def _adopt(phase_id: int) -> Work | None:
         how = "was lost" if last_sign else "was stopped"
         work.say(f"The worker {how}; another one goes on from here.")
         return work
+    if phase.spool_offset:
+        # A database from before the end, put back: terraform had begun, and its directory went when it ended.
+        ending.lose(phase_id)
+        return None
     if phase.authenticated_at is not None:
         raise CredentialsLost
     with archive_child.Reader() as reader:

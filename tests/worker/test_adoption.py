@@ -251,6 +251,27 @@ def test_credentials_that_went_with_the_worker_are_asked_for_again(
     assert bench.work(run.apply) is RunStatus.APPLIED, run.error
 
 
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_cancel_of_a_phase_that_lost_its_credentials_ends_the_run(
+    bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    """Left standing, it would stop what the next code starts."""
+    lab.aws_keys(bench.aws)
+    bench.environment.mfa_level = MfaLevel.APPLIES_ONLY
+    db.session.commit()
+    run = bench.planned_or_waiting(TWO)
+    prepared.drop(run.id)
+    lab.authenticate(run, bench.aws.code())
+    with monkeypatch.context() as patch:
+        lost_before("apply" if begun else "init", patch)
+        os.waitpid(horse(run.apply), 0)
+    runs.cancel(factories.member("bob"), run)
+    assert adopt(bench, run.apply) is RunStatus.CANCELED
+    assert run.apply.status is PhaseStatus.CANCELED and run.ended_by is not None and run.ended_by.name == "bob"
+    assert "Canceled by bob" in lab.log_of(run.apply) and "Apply complete!" not in lab.log_of(run.apply)
+    assert bench.environment.active_run_id is None
+
+
 def test_a_lease_that_is_renewed_is_left_alone(bench: Bench, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     run = confirmed(bench, held(gate))

@@ -15,10 +15,12 @@ from sqlalchemy import update
 from extensions import db
 from models import AuditEvent, Environment, Phase, PhaseStatus, Run, StateVersion
 from policy.lifecycle import LEASE, RunStatus
+from policy.mfa import MfaLevel
 from services import clock, doctor, force, runs
 from services.compare_and_set import won
 from services.errors import Conflict, Forbidden
-from services.execution import ending, host, leftovers, reconcile, terraform
+from services.execution import ending, host, job, leftovers, reconcile, terraform
+from services.execution.workdir import Workdir
 from services.storage.vault import Vault, generate_key
 from tests import factories
 from tests.support import lab
@@ -63,6 +65,55 @@ def test_a_plan_that_vanished_applied_nothing(bench: Bench, horse: Horse) -> Non
     assert "Nothing was applied." in run.error and run.plan_digest is None
     assert "error" in lab.tones_of(run.plan) and "bad" not in lab.tones_of(run.plan)
     assert run.interruption is not None and run.interruption["begun"] is False
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_a_database_from_before_the_end_starts_no_apply_a_second_time(
+    bench: Bench, horse: Horse, tmp_path: Path, gated: bool
+) -> None:
+    """A copy made while the apply ran, put back later: its working directory went when it ended."""
+    if gated:
+        lab.aws_keys(bench.aws)
+        bench.environment.mfa_level = MfaLevel.APPLIES_ONLY
+        db.session.commit()
+    run = bench.planned_or_waiting(held(tmp_path / "gate"))
+    if gated:
+        lab.authenticate(run, bench.aws.code())
+    else:
+        runs.confirm(factories.member(), run)
+    pid = horse(run.apply)
+    lab.until(lambda: "first: Creation complete" in lab.log_of(run.apply), "the apply runs")
+    kill(pid)
+    stop_terraform(bench, "apply")
+    Workdir(workdir(bench)).remove()
+    told = lab.log_of(run.apply)
+    assert adopt(bench, run.apply) is RunStatus.INTERRUPTED
+    assert run.error.startswith("The working directory of the apply is gone") and run.error.endswith(
+        "Queue a new plan."
+    )
+    assert lab.log_of(run.apply) == f"{told}{run.error}\n", "nothing was started"
+    known = run.interruption
+    assert known is not None and known["no_directory"] and known["begun"]
+    assert (known["done"], known["unsure"]) == (1, ["terraform_data.second"])
+    assert bench.environment.active_run_id is None and bench.workdirs() == []
+
+
+def test_what_a_failed_ending_leaves_is_found_by_the_next_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its directory the phase would look as if it had never begun."""
+    run = confirmed(bench, ONE)
+
+    def fail(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ending, "_end", fail)
+        phase_id = run.apply.id
+        db.session.commit()
+        with pytest.raises(RuntimeError):
+            job.run_phase(phase_id)
+    assert lab.status(run) is RunStatus.APPLYING
+    assert adopt(bench, run.apply) is RunStatus.APPLIED
+    assert lab.log_of(run.apply).count("Apply complete!") == 1
 
 
 def test_after_a_restart_of_the_machine_the_run_says_so(bench: Bench, horse: Horse, tmp_path: Path) -> None:
