@@ -180,8 +180,11 @@ def pages_show_logs(evidence: Evidence) -> list[str]:
 
 
 def states_kept(evidence: Evidence) -> list[str]:
-    """What an apply reported as complete is in the state that its run stored."""
+    """What an apply reported as complete is in the state that its run stored; where terraform obeyed a cancel, also
+    what it had begun.
+    """
     wrong = []
+    world = _world(evidence)
     stored = {state.run_id: state for state in evidence.states}
     for run, phase in _phases(evidence, "apply"):
         done = _completed(phase)
@@ -190,6 +193,11 @@ def states_kept(evidence: Evidence) -> list[str]:
         # What an owner gave up on stays where it is, once another run has the environment; else the run says where.
         if kept and "run.give_up" not in run.actions and kept[0] not in run.error:
             wrong.append(f"{run.name} ({run.status}): its state is in {kept[0]}, which its page does not say")
+        obeyed = run.status == "canceled" and phase.exit_code in (0, 1) and "run.force" not in run.actions
+        if obeyed and not kept and not _disk_was_full(phase):
+            begun = {f"terraform_data.{line['name']}" for line in world.get(phase.id, [])}
+            if lacking := sorted(begun - set(state.resources if state else ())):
+                wrong.append(f"{run.name}: was canceled when {lacking} were begun, and its state lacks them")
         if not done or kept:
             continue
         if state is None:

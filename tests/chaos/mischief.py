@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import threading
@@ -40,6 +41,7 @@ KINDS = {
     "short session": 3,
     "session runs out": 3,
     "STS fails": 2,
+    "what inits made is gone": 2,
 }
 #: What STS does for one call.
 _STS = ("throttle", "error500", "drop", "malformed")
@@ -93,8 +95,9 @@ class Mischief:
             "short session": lambda deed: self._short(deed),
             "session runs out": lambda deed: self._run_out(),
             "STS fails": lambda deed: self._sts(deed),
+            "what inits made is gone": lambda deed: self._uninitialise(),
         }
-        with contextlib.suppress(ProcessLookupError, psutil.Error):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError, psutil.Error):
             victim = acts[deed.kind](deed)
             self.did[deed.kind if victim else f"{deed.kind}: nothing there"] += 1
             self.log(f"{deed.kind}: {victim or 'nothing there'}")
@@ -234,3 +237,12 @@ class Mischief:
         switch = _STS[int(deed.share * len(_STS))]
         self.stack.aws.switches.set(switch, calls=1, action="GetSessionToken")
         return switch
+
+    def _uninitialise(self) -> str:
+        """The next applies have an init of their own, as on another machine than their plan's."""
+        there = [path for path in (self.stack.home / "work").glob("kept-*") if not path.suffix]
+        for path in there:
+            gone = path.with_name(f"{path.name}.chaos")
+            path.rename(gone)
+            shutil.rmtree(gone)
+        return ", ".join(path.name for path in there)

@@ -76,6 +76,13 @@ def lost_with_a_cancel(evidence: Evidence) -> None:
     evidence.states.clear()
 
 
+def canceled_too_early(evidence: Evidence) -> None:
+    """The run is over, and its terraform still makes the second resource."""
+    was(evidence, "canceled", "run.canceled")
+    change_log("terraform_data.r1: Creation complete after 1s [id=id-r1]\nApply complete!", "")(evidence)
+    evidence.states[1].resources.pop("terraform_data.r1")
+
+
 def answered(status: int, at: float) -> Callable[[Evidence], None]:
     def doctor(evidence: Evidence) -> None:
         evidence.windows = [{"what": "redis", "began": 10.0, "ended": 20.0}]
@@ -112,6 +119,7 @@ DOCTORED: dict[str, tuple[str, Callable[[Evidence], object]]] = {
     "a lost resource": (STATES, lambda e: e.states[1].resources.pop("terraform_data.r0")),
     "an older resource": (STATES, lambda e: e.states[1].resources.update({"terraform_data.r0": "before"})),
     "a lost state of a canceled apply": (STATES, lost_with_a_cancel),
+    "a cancel that did not wait for terraform": (STATES, canceled_too_early),
     "a state kept somewhere, and not said": (STATES, lambda e: e.named_workdirs.append("phase-2-1")),
     "a serial that went back": (SERIALS, lambda e: setattr(e.states[1], "serial", 2)),
     "another lineage": (SERIALS, lambda e: setattr(e.states[1], "lineage", "m")),
