@@ -18,18 +18,20 @@ from blueprints import token_access
 from extensions import db
 from policy.state_file import NotAState
 from services import state_downloads, state_locks, state_writes
-from services.errors import LockstepError
+from services.errors import LockstepError, NotFound
 from services.state_locks import BadLock, Locked
 from services.states import StaleState
 from services.storage.blobs import BlobUnreadable
 
-blueprint = Blueprint("api_states", __name__, url_prefix="/api/v1/states/<organization>/<environment>")
+blueprint = Blueprint("api_states", __name__, url_prefix="/api/v1/states")
+
+_METHODS = ("GET", "POST", "LOCK", "UNLOCK")
 
 #: A LockInfo is a few hundred bytes.
 _MOST_LOCK_BYTES = 64 * 1024
 
 
-@blueprint.get("")
+@blueprint.get("/<organization>/<environment>")
 def read(organization: str, environment: str) -> ResponseReturnValue:
     """The current state as it was written; nothing (204) when there is none."""
     found = state_downloads.current(*token_access.load(organization, environment), token=token_access.token().name)
@@ -41,7 +43,7 @@ def read(organization: str, environment: str) -> ResponseReturnValue:
     return answer
 
 
-@blueprint.post("")
+@blueprint.post("/<organization>/<environment>")
 def write(organization: str, environment: str) -> ResponseReturnValue:
     """A new state, with the ID of the lock in the address."""
     place = token_access.load(organization, environment)
@@ -53,7 +55,7 @@ def write(organization: str, environment: str) -> ResponseReturnValue:
     return _text(200, "Stored.")
 
 
-@blueprint.route("", methods=["LOCK"])
+@blueprint.route("/<organization>/<environment>", methods=["LOCK"])
 def lock(organization: str, environment: str) -> ResponseReturnValue:
     """Take the lock for this terminal."""
     place = token_access.load(organization, environment)
@@ -61,7 +63,7 @@ def lock(organization: str, environment: str) -> ResponseReturnValue:
     return _text(200, "Locked.")
 
 
-@blueprint.route("", methods=["UNLOCK"])
+@blueprint.route("/<organization>/<environment>", methods=["UNLOCK"])
 def unlock(organization: str, environment: str) -> ResponseReturnValue:
     """Let go of it. `terraform force-unlock` (1.11) sends no body."""
     place = token_access.load(organization, environment)
@@ -69,6 +71,13 @@ def unlock(organization: str, environment: str) -> ResponseReturnValue:
     sent = state_locks.lock_id(_lock_info(body)) if body.strip() else None
     state_locks.release(*place, sent)
     return _text(200, "Unlocked.")
+
+
+@blueprint.route("/", methods=_METHODS, strict_slashes=False)
+@blueprint.route("/<path:wrong>", methods=_METHODS)
+def nowhere(wrong: str = "") -> ResponseReturnValue:
+    """Any other address: no state is there, like one that is not this person's."""
+    raise NotFound(wrong)
 
 
 def _lock_info(body: bytes) -> object:
@@ -98,6 +107,12 @@ def _locked(error: Locked) -> Response:
 def _refused(status: int, sentence: str) -> Response:
     db.session.rollback()
     return _text(status, sentence)
+
+
+@blueprint.errorhandler(NotFound)
+def _no_such_state(_error: NotFound) -> Response:
+    # 404 would be "no state yet" (terraform 1.11), and everything would be planned as new: docs/adr/0008.
+    return _refused(403, "No state is at this address, or you have no access to it. Nothing was changed.")
 
 
 @blueprint.errorhandler(LockstepError)

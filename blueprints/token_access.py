@@ -63,7 +63,10 @@ def _authenticate(answer: Callable[[int, str], Response]) -> ResponseReturnValue
 
 
 def load(organization: str, environment: str) -> tuple[Membership, Environment]:
-    """Who, and where; strangers find nothing. A token for reading only reads."""
+    """Who, and where; strangers find nothing. A token for reading only reads.
+
+    Raises :class:`NotFound`, which each blueprint answers in its own way, and :class:`Forbidden`.
+    """
     membership = organizations.membership(token().user, organization)
     found = environments.environment(membership, environment)
     if token().scope is not TokenScope.QUEUE and request.method not in ("GET", "HEAD"):

@@ -210,23 +210,37 @@ _API_RUNS = "/api/v1/runs/<organization>/<environment>"
 _NO_TOKEN = (401, 401, 401, 401)
 #: Cookies do not count here, whoever comes; TOKENS come with one.
 API = [
-    *(Row(method, _API, "/api/v1/states/acme/network", _NO_TOKEN) for method in ("GET", "POST", "LOCK", "UNLOCK")),
+    *(
+        Row(method, rule, address, _NO_TOKEN)
+        for rule, address in (
+            (_API, "/api/v1/states/acme/network"),
+            ("/api/v1/states/", "/api/v1/states"),
+            ("/api/v1/states/<path:wrong>", "/api/v1/states/acme"),
+        )
+        for method in ("GET", "POST", "LOCK", "UNLOCK")
+    ),
     Row("POST", _API_RUNS, "/api/v1/runs/acme/network", _NO_TOKEN),
     Row("GET", f"{_API_RUNS}/<int:number>", "/api/v1/runs/acme/network/1", _NO_TOKEN),
 ]
 
 _STATE = b'{"version": 4, "serial": 9, "lineage": "8a2f", "terraform_version": "1.11.4", "resources": []}'
 _LOCK_INFO = b'{"ID": "of-a-test", "Operation": "OperationTypeApply", "Who": "somebody@laptop"}'
-_WRITERS, _READERS = (200, 200, 200, 403, 404, 404), (200, 200, 200, 200, 404, 404)
 _STATES, _RUNS = "/api/v1/states/acme/shelf", "/api/v1/runs/acme/shelf"
-_NONE = (403, 403, 403, 403, 404, 404)
+#: Of states nobody gets a 404 (docs/adr/0008).
+_WRITERS, _NOBODY = (200, 200, 200, 403, 403, 403), (403,) * 6
+_READERS, _NONE = (200, 200, 200, 200, 404, 404), (403, 403, 403, 403, 404, 404)
 #: What each route answers to tokens: method, address, body, answers with scope queue, answers with scope read. PEOPLE
 #: but anonymous.
 TOKENS = [
     ("GET", _STATES, b"", _WRITERS, _WRITERS),
-    ("POST", _STATES, _STATE, _WRITERS, _NONE),
-    ("LOCK", _STATES, _LOCK_INFO, _WRITERS, _NONE),
-    ("UNLOCK", _STATES, b"", _WRITERS, _NONE),
+    ("POST", _STATES, _STATE, _WRITERS, _NOBODY),
+    ("LOCK", _STATES, _LOCK_INFO, _WRITERS, _NOBODY),
+    ("UNLOCK", _STATES, b"", _WRITERS, _NOBODY),
+    *(
+        (method, address, b"", _NOBODY, _NOBODY)
+        for address in ("/api/v1/states", "/api/v1/states/acme")
+        for method in ("GET", "POST", "LOCK", "UNLOCK")
+    ),
     ("POST", _RUNS, b"", (201, 201, 201, 403, 404, 404), _NONE),
     ("GET", f"{_RUNS}/1", b"", _READERS, _READERS),
 ]

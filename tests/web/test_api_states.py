@@ -18,6 +18,7 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import ApiToken, AuditEvent, Environment, StateVersion, TokenScope
 from policy.lifecycle import RunStatus
+from policy.permissions import Role
 from services import clock, holds, tokens
 from services.storage.sqlite import read_only
 from tests import factories
@@ -129,11 +130,19 @@ def test_a_revoked_and_an_expired_token_are_refused(app: Flask, al: Terminal) ->
 
 
 def test_strangers_find_what_nobody_finds(app: Flask, al: Terminal, world: World) -> None:
-    carol = Terminal(app, "carol")
+    """And neither is a 404, which terraform takes for a state that is still to be made."""
+    with app.app_context():
+        factories.member("nick", role=Role.MEMBER, access=None)
+    carol, nick = Terminal(app, "carol"), Terminal(app, "nick")
+    elsewhere = [PATH.replace("network", "nothing"), PATH.replace("acme", "nobody"), f"{PATH}/", f"{PATH}/default",
+        "/api/v1/states/acme", "/api/v1/states/", "/api/v1/states"]  # fmt: skip
+    tried = [(carol, PATH), (nick, PATH), *((al, path) for path in elsewhere)]
     for method in ("GET", "POST", "LOCK", "UNLOCK"):
-        forbidden = carol.send(method, lock_info() if method != "GET" else None)
-        missing = al.send(method, lock_info() if method != "GET" else None, PATH.replace("network", "nothing"))
-        assert (forbidden.status_code, missing.status_code) == (404, 404)
+        answers = [who.send(method, None if method == "GET" else lock_info(), path) for who, path in tried]
+        assert {answer.status_code for answer in answers} == {403}, method
+        assert len({(answer.get_data(), answer.content_type) for answer in answers}) == 1
+        assert b"Nothing was changed." in answers[0].get_data()
+    assert al.send("GET").status_code == 204
 
 
 def test_a_token_for_reading_reads(app: Flask, al: Terminal) -> None:

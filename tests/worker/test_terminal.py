@@ -207,6 +207,26 @@ def test_a_wrong_token_is_told(bench: Bench, tmp_path: Path, address: str) -> No
     assert "requires auth" in alice.run("plan", code=1)
 
 
+def test_without_access_or_at_a_wrong_address_nothing_is_planned_as_new(
+    bench: Bench, tmp_path: Path, address: str
+) -> None:
+    """The dangerous case is without a lock: only the answer to GET stands between terraform and a second creation."""
+    terminal(tmp_path, address).run("apply", "-auto-approve")
+    bob = terminal(tmp_path, address, "bob", lock=False)
+    assert "No changes." in bob.run("plan", "-lock=false")
+    for wrong in (f"{address}k", f"{address}/", address.rpartition("/")[0], address.replace("acme", "acne")):
+        bob.env["TF_HTTP_ADDRESS"] = wrong
+        assert "invalid auth" in bob.run("plan", "-lock=false", code=1), wrong
+    bob.env["TF_HTTP_ADDRESS"] = address
+    factories.grant(bench.environment, "bob", None)
+    db.session.rollback()
+    for arguments in (["plan", "-lock=false"], ["apply", "-auto-approve"]):
+        said = bob.run(*arguments, code=1)
+        assert "invalid auth" in said and "to add" not in said
+    assert not (bob.folder / "errored.tfstate").exists()
+    assert versions(bench) == [(1, StateSource.TERMINAL, 1)]
+
+
 def test_a_state_that_does_not_continue_stays_with_the_person(bench: Bench, tmp_path: Path, address: str) -> None:
     """Another lineage: it is refused, and terraform keeps it beside the configuration."""
     alice = terminal(tmp_path, address)
