@@ -34,6 +34,8 @@ _DEEPEST = 200
 #: The escape of half a character, which no page can show when the other half is missing.
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
+_NOT_UTF8 = "That is not a state file as Terraform reads it: save it as UTF-8 without a byte order mark."
+
 
 class NotAState(ValueError):
     """It is no state of format 4; the text is a sentence for a person."""
@@ -55,10 +57,7 @@ class Facts:
 
 def parse(content: bytes) -> State:
     """The state in ``content``. Raises :class:`NotAState`."""
-    try:
-        state = json.loads(content)
-    except (ValueError, RecursionError):
-        raise NotAState("That is not a state file: it is no JSON.") from None
+    state = _loaded(content)
     if not isinstance(state, dict) or "encrypted_data" in state:
         raise NotAState("That is not a state file of Terraform, or it is encrypted.")
     if state.get("version") != FORMAT:
@@ -74,7 +73,10 @@ def parse(content: bytes) -> State:
 
 
 def facts(content: bytes) -> Facts | None:
-    """The facts of a state file, None while it is empty or half written."""
+    """The facts of a state file, None while it is empty or half written.
+
+    It takes more than :func:`parse`: what a run left is kept although terraform may not read it again.
+    """
     try:
         state = json.loads(content)
         resources = sum(
@@ -91,6 +93,24 @@ def facts(content: bytes) -> Facts | None:
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _loaded(content: bytes) -> Any:
+    """The JSON in ``content``, as strictly as terraform reads it: json.loads would guess UTF-16 and skip a mark."""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        raise NotAState(_NOT_UTF8) from None
+    if text.startswith("\ufeff"):
+        raise NotAState(_NOT_UTF8)
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        raise NotAState("That is not a state file: it is no JSON.") from None
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _is_text(state: State) -> bool:
@@ -215,10 +235,9 @@ def shown_version(version: str) -> str:
 
 def renumbered(content: bytes, serial: int, lineage: str) -> bytes:
     """The same state with another serial and lineage; every other byte stays. Raises :class:`NotAState`."""
+    parse(content)
     text = content.decode()
     spans = dict(_top_level(text))
-    if not {"serial", "lineage"} <= spans.keys():
-        raise NotAState("The state has no serial or no lineage.")
     values = {"serial": serial, "lineage": lineage}
     for name in sorted(values, key=lambda name: spans[name], reverse=True):
         begin, end = spans[name]

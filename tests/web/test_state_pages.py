@@ -16,6 +16,7 @@ from extensions import db
 from models import AuditEvent, Environment, Run, StateVersion
 from policy.lifecycle import RunStatus
 from services import clock, states
+from services.storage import blobs
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client
@@ -167,6 +168,22 @@ def test_a_rollback_is_of_the_list_that_was_seen(app: Flask, alice: Client, worl
     assert len(stored(app)) == 3
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-16-le"])
+def test_no_rollback_to_what_terraform_does_not_read(app: Flask, alice: Client, world: World, encoding: str) -> None:
+    """Earlier versions of Lockstep kept such files; away from one there is a way."""
+    save(app, content(3, "a"), content(7, "a", "b"), content(8, "a"))
+    with app.app_context():
+        for version in states.versions(factories.environment())[:2]:
+            version.blob_id = blobs.put("state", content(version.serial, "a").decode().encode(encoding)).id
+        db.session.commit()
+    assert alice.get(f"{world.path}/states/2/rollback").status_code == 200
+    answer = alice.submit(f"{world.path}/states/2/rollback", {"serial": "7", "seen": "3"})
+    assert answer.status_code == 422 and "That is not a state file" in text(answer)
+    assert "Nothing was changed." in text(answer) and len(stored(app)) == 3
+    assert alice.submit(f"{world.path}/states/1/rollback", {"serial": "3", "seen": "3"}).status_code == 303
+    assert stored(app)[-1] == (4, 9, "rollback")
+
+
 @pytest.mark.parametrize("held", ["run", "terminal", "hand"])
 def test_nothing_is_replaced_while_somebody_holds_it(app: Flask, alice: Client, world: World, held: str) -> None:
     save(app, content(3, "a"), content(7, "a", "b"))
@@ -234,7 +251,16 @@ def test_what_does_not_continue_needs_the_environments_name(app: Flask, alice: C
     assert events(app, "state.upload")[0]["forced"] is True
 
 
-@pytest.mark.parametrize("body", [b"", b"no", b'{"version": 3, "serial": 1, "lineage": "a"}'])
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"no",
+        b'{"version": 3, "serial": 1, "lineage": "a"}',
+        *(content(1, "a").decode().encode(encoding) for encoding in ("utf-16", "utf-8-sig")),
+    ],
+    ids=range(5),
+)
 def test_what_is_no_state_is_refused(app: Flask, alice: Client, world: World, body: bytes) -> None:
     answer = upload(alice, world, body)
     assert answer.status_code == 422 and 'id="state-error"' in text(answer)

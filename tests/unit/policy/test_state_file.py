@@ -69,6 +69,22 @@ def test_what_has_no_number_cannot_get_one() -> None:
             state_file.renumbered(content, 1, "a")
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig", "utf-32", "utf-16-le", "latin-1"])
+def test_only_what_terraform_reads_is_a_state(encoding: str) -> None:
+    """PowerShell's `>` writes UTF-16 with a byte order mark, its Out-File the mark alone."""
+    content = json.dumps(state(outputs={"a": {"value": "é"}}), ensure_ascii=False).encode(encoding)
+    for read in (state_file.parse, lambda content: state_file.renumbered(content, 8, "8a2f")):
+        with pytest.raises(NotAState, match="UTF-8 without a byte order mark"):
+            read(content)
+
+
+@pytest.mark.parametrize("word", ["NaN", "Infinity", "-Infinity"])
+def test_no_number_that_json_does_not_have(word: str) -> None:
+    content = json.dumps(state(outputs={"a": {"value": 1}})).replace("1}", f"{word}}}").encode()
+    with pytest.raises(NotAState, match="no JSON"):
+        state_file.parse(content)
+
+
 def test_an_encrypted_state_says_so() -> None:
     with pytest.raises(NotAState, match="encrypted"):
         state_file.parse(b'{"serial": 1, "lineage": "a", "encrypted_data": "xx", "version": 4}')
