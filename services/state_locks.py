@@ -59,7 +59,7 @@ def take(membership: Membership, environment: Environment, info: Any) -> None:
     """
     require(membership, Permission.WRITE_STATE, "You cannot lock the state of this environment.", environment)
     wanted, user = lock_id(info), membership.user
-    kept = {"ID": wanted} | {name: str(info[name])[:200] for name in _FIELDS if name in info}
+    kept = {"ID": wanted} | {name: _text(info[name]) for name in _FIELDS if name in info}
     statement = update(Environment).where(
         Environment.id == environment.id,
         Environment.state_lock_id.is_(None),
@@ -77,6 +77,11 @@ def take(membership: Membership, environment: Environment, info: Any) -> None:
         return
     # Let go at this very moment: terraform is told to come again, as for any other holder.
     raise Locked(info_of(environment, user) or _lock_info("somebody who has just let go", "", "", "", None))
+
+
+def _text(sent: Any) -> str:
+    """What is kept of a field. Half a pair of surrogates could be on no page, and PostgreSQL takes no NUL."""
+    return str(sent).encode("utf-8", "replace").decode().replace("\0", "\ufffd")[:200]
 
 
 def require_theirs_or_free(environment: Environment, user: User, sent: str | None) -> None:

@@ -307,6 +307,17 @@ def test_a_lock_needs_an_id(al: Terminal, body: bytes) -> None:
     assert al.send("LOCK", body).status_code == 400
 
 
+def test_of_a_lock_only_text_is_kept(app: Flask, al: Terminal, bo: Terminal) -> None:
+    """Half a pair of surrogates is on no page, and NUL is in no PostgreSQL."""
+    body = b'{"ID": "it", "Operation": "a\\ud800", "Who": "al@\\udfff\\u0000", "Info": "\\ud83d\\ude00"}'
+    assert al.send("LOCK", body).status_code == 200
+    held = json.loads(bo.lock().get_data())
+    assert (held["Operation"], held["Who"], held["Info"]) == ("a?", "alice (al@?\ufffd)", "\U0001f600")
+    with app.app_context():
+        event = db.session.scalars(select(AuditEvent).where(AuditEvent.action == "state.lock")).one()
+        assert event.details == {"id": "it", "operation": "a?"}
+
+
 def test_a_run_that_holds_the_environment_is_named(app: Flask, al: Terminal) -> None:
     with app.app_context():
         factories.run(factories.environment(), RunStatus.APPLYING, by="bob")

@@ -240,6 +240,7 @@ STATES = [
     json.dumps({"version": 4, "serial": 5, "lineage": "\ud800", "terraform_version": {}, "resources": [{}]}).encode(),
     b'{"version": 4, "serial": 1e400, "lineage": "x", "resources": []}',
     json.dumps({"ID": "x" * 9000, "Operation": [], "Info": {}, "Who": 5, "Created": "\0"}).encode(),
+    json.dumps({"ID": "halves", "Operation": "a\ud800", "Info": "\0", "Who": "al@\udfff" * 60}).encode(),
 ]  # fmt: skip
 
 
@@ -254,6 +255,26 @@ def test_no_state_or_lock_of_a_terminal_breaks_anything(
                 began = time.monotonic()
                 answer = anonymous.open(address + query, method=method, data=body, auth=("alice", furnished["secret"]))
                 _fine(answer, began, f"{method} {address}{query} {body[:60]!r}")
+
+
+def test_no_lock_of_a_terminal_breaks_a_page_that_shows_it(
+    app: Flask, owner: Client, furnished: dict[str, Any], world: World
+) -> None:
+    with app.app_context():
+        factories.environment(active_run_id=None)
+    address, auth = f"/api/v1/states/{world.organization}/{world.environment}", ("alice", furnished["secret"])
+    terminal = app.test_client()
+    pages = [f"{world.path}/states", f"{world.path}/settings"]
+    pages += [f"{world.home}/{page}" for page in ("audit", "audit?who=alice", "audit.csv", "audit.jsonl")]
+    taken = 0
+    for body in STATES:
+        if terminal.open(address, method="LOCK", data=body, auth=auth).status_code == 200:
+            taken += 1
+            for page in pages:
+                answer = owner.get(page)
+                assert answer.get_data() and answer.status_code == 200, (page, body[:60])
+            assert terminal.open(address, method="UNLOCK", auth=auth).status_code == 200
+    assert taken >= 2
 
 
 def test_nothing_that_a_script_sends_breaks_anything(app: Flask, furnished: dict[str, Any]) -> None:
