@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from services.storage.ansi import render_lines
-from services.storage.log_chunks import Chunk, without_beginning
+from services.storage.log_chunks import Chunk, only_lines, without_beginning
 
 #: Lines that are rendered at once.
 MOST_LINES = 2_000
@@ -53,12 +53,12 @@ def gap(first: int, last: int) -> list[Part]:
 
 
 def to_end(chunks: list[Chunk], anchor: str, size: int, most: int = MOST_LINES) -> Lines | None:
-    """The last lines of these, as many as fit."""
-    first, lines = _rendered(chunks, anchor)
+    """The last lines of these, ``most`` at most and as many as fit."""
+    first, lines = _rendered(_from_last(chunks, most), anchor)
     if not lines:
         return None
     start, left = len(lines), size
-    while start and len(lines) - start < most:
+    while start:
         left -= len(lines[start - 1])
         if left < 0 and start < len(lines):
             break
@@ -78,6 +78,15 @@ def from_start(chunks: list[Chunk], anchor: str, size: int) -> Lines | None:
         end += 1
     shown = lines[:end]
     return Lines(first, len(shown), Markup("".join(shown)), chunks[-1].end)  # noqa: S704  (of render_lines)
+
+
+def _from_last(chunks: list[Chunk], most: int) -> list[Chunk]:
+    """The same from the last ``most`` lines on: chunks are bounded in bytes, and a byte can be a line."""
+    if not chunks:
+        return []
+    first = chunks[-1].last_line - most + 1
+    kept = [chunk for chunk in chunks if chunk.last_line >= first]
+    return [only_lines(kept[0], first, kept[0].last_line), *kept[1:]]
 
 
 def _rendered(chunks: list[Chunk], anchor: str) -> tuple[int, list[str]]:

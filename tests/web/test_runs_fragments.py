@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 from flask import Flask
 
+from blueprints import log_lines
 from extensions import db
 from models import Run
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import clock, sign_ins
 from services.storage import logs
+from services.storage.ansi import Rendered, render_lines
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client
@@ -291,6 +293,28 @@ def test_a_page_that_was_away_for_long_gets_the_end_and_a_gap(app: Flask, alice:
     assert status == 200 and ids(html) == list(range(2014, 4014)) and "Lines 14 to 2,013 are not shown" in html
     html = gap(alice, world, first=14, last=2013, **{"from": "above"})[1]
     assert ids(html) == list(range(14, 2014)) and "not shown" not in html
+
+
+def test_only_lines_that_are_shown_are_rendered(
+    app: Flask, alice: Client, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll reads megabytes, and they can be a million line breaks."""
+    rendered: list[int] = []
+
+    def counted(*args: Any, **options: Any) -> Rendered:
+        found = render_lines(*args, **options)
+        rendered.append(len(found.lines))
+        return found
+
+    tell(app, S.PLANNING)
+    seen = first(alice, world)
+    monkeypatch.setattr(log_lines, "render_lines", counted)
+    for _ in range(4):
+        append(app, b"\n" * 65_536)
+    html = poll(alice, world, seen)[1]
+    assert ids(html) == list(range(13 + 262_144 - 1999, 13 + 262_144 + 1))
+    assert "Lines 14 to 260,157 are not shown" in html
+    assert sum(rendered) == 2000
 
 
 def test_a_log_ends_when_the_phase_has_ended_and_all_is_read(app: Flask, alice: Client, world: World) -> None:
