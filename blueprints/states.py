@@ -59,8 +59,8 @@ def index(organization: str, environment: str) -> ResponseReturnValue:
 def download(organization: str, environment: str, number: int) -> ResponseReturnValue:
     """One version as terraform wrote it."""
     membership, found = load_environment(organization, environment)
-    version, content = state_downloads.download(membership, found, number)
-    name = f"{found.name}-serial-{version.serial}.tfstate"
+    serial, content = state_downloads.download(membership, found, number)
+    name = f"{found.name}-serial-{serial}.tfstate"
     return Response(
         content,
         mimetype="application/json",

@@ -17,7 +17,6 @@ from services import run_secrets, states, variables
 from services.access import require
 from services.errors import NotFound
 from services.execution.redact import Redactor
-from services.storage import blobs
 
 #: How many versions the two lists to choose from hold.
 CHOICES = 200
@@ -49,7 +48,7 @@ def compare(membership: Membership, environment: Environment, before: int | None
         older = next(iter(states.versions(environment, before=newer.number, limit=1)), None)
     else:
         older = states.version(environment, before)
-    contents = [blobs.get(version.blob_id, alone=True) if version else None for version in (older, newer)]
+    contents = [states.read(version)[1] if version else None for version in (older, newer)]
     hide = _hider(environment, older, newer)
     db.session.rollback()  # reading large states takes a while
     try:

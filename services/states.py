@@ -174,6 +174,22 @@ def content(environment: Environment, number: int) -> tuple[StateVersion, bytes]
     return found, blobs.get(found.blob_id)
 
 
+def read(version: StateVersion) -> tuple[int, bytes]:
+    """Serial and content of a version, as they belong together; the caller has changed nothing.
+
+    An apply replaces its version as it saves: what this one named can be gone when it is asked for, and then it names
+    something else. Raises :class:`blobs.BlobUnreadable`, :class:`StoreAway`.
+    """
+    while True:
+        serial, blob_id = version.serial, version.blob_id
+        try:
+            return serial, blobs.get(blob_id, alone=True)
+        except BlobUnreadable:
+            db.session.rollback()
+            if version.blob_id == blob_id:
+                raise
+
+
 def lineage_of(current: StateVersion) -> str:
     """The lineage itself; the caller has changed nothing.
 

@@ -69,13 +69,14 @@ def get(identifier: str, *, alone: bool = False) -> bytes:
     blob = db.session.get(Blob, identifier)
     if blob is None:
         raise BlobUnreadable("It is no longer stored.")
+    digest = blob.digest  # its row can be gone when the bucket has answered
     try:
         content = _vault().decrypt(_sealed(blob, alone), _context(identifier))
     except VaultError:
         raise BlobUnreadable("It cannot be decrypted with the keys in ENCRYPTION_KEYS.") from None
     finally:
         db.session.expire(blob, ["data"])
-    if hashlib.sha256(content).hexdigest() != blob.digest:
+    if hashlib.sha256(content).hexdigest() != digest:
         raise BlobUnreadable("Its content is not what was stored.")
     return content
 

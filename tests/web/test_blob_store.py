@@ -9,13 +9,16 @@ from flask import Flask
 
 import config
 from extensions import db
-from models import Blob, ConfigurationVersion
+from models import Blob, ConfigurationVersion, TokenScope
 from policy.lifecycle import RunStatus
+from services import tokens
+from services.storage import object_store
 from tests import factories
 from tests.factories import World
 from tests.support.bucket import Bucket, bucket, one_bucket
 from tests.support.client import Client
 from tests.web.test_runs_list import archive, upload
+from tests.web.test_states import assert_handed_out, replaced
 
 __all__ = ["bucket", "one_bucket"]
 
@@ -47,3 +50,21 @@ def test_a_state(app: Flask, alice: Client, world: World, bucket: Bucket) -> Non
     answer = alice.get(link)
     assert answer.status_code == 503
     assert "try again in a moment" in answer.get_data(as_text=True)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["before it is asked for", "once it is there"])
+@pytest.mark.parametrize("page", ["states/1", "states/compare", "api"])
+def test_a_state_that_an_apply_replaces_meanwhile(
+    app: Flask, alice: Client, world: World, monkeypatch: pytest.MonkeyPatch, page: str, late: bool
+) -> None:
+    """Its object goes with the commit that names another one, and no transaction is open while a bucket is asked."""
+    with app.app_context():
+        auth = ("alice", tokens.create(factories.person("alice"), "laptop", TokenScope.READ, 30)[1])
+    with replaced(app, monkeypatch, object_store, late=late):
+        if page == "api":
+            answer = app.test_client().get("/api/v1/states/acme/network", auth=auth)
+        else:
+            answer = alice.get(f"{world.path}/{page}")
+    assert answer.status_code == 200
+    if page != "states/compare":
+        assert_handed_out(app, answer)

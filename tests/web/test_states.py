@@ -3,17 +3,61 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import pytest
 from flask import Flask
 from sqlalchemy import select
+from werkzeug.test import TestResponse
 
 from extensions import db
-from models import AuditEvent
+from models import AuditEvent, Blob, Run
 from policy.lifecycle import RunStatus
 from services import run_secrets, states
+from services.storage import blobs
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client
+
+
+@contextmanager
+def replaced(app: Flask, monkeypatch: pytest.MonkeyPatch, where: Any, *, late: bool = False) -> Iterator[None]:
+    """A run that applies has saved serial 1, and saves 2 in its place when ``where.get`` is first asked, or answers."""
+    with app.app_context():
+        run_id = factories.run(factories.environment(), RunStatus.APPLYING).id
+        factories.state(db.session.get_one(Run, run_id), serial=1)
+    get, asked = where.get, threading.Event()
+
+    def save() -> None:
+        with app.app_context():
+            factories.state(db.session.get_one(Run, run_id), serial=2)
+
+    def getting(*args: Any, **options: Any) -> bytes:
+        if asked.is_set():  # the saving itself reads, too
+            return get(*args, **options)
+        asked.set()
+        early = get(*args, **options) if late else None
+        saving = threading.Thread(target=save)
+        saving.start()
+        saving.join()
+        return get(*args, **options) if early is None else early
+
+    monkeypatch.setattr(where, "get", getting)
+    yield
+    assert asked.is_set()
+
+
+def assert_handed_out(app: Flask, answer: TestResponse) -> None:
+    """The name, the content and the audit event tell of one serial."""
+    serial = json.loads(answer.get_data())["serial"]
+    name = answer.headers.get("Content-Disposition", f'"network-serial-{serial}.tfstate"')
+    assert name.endswith(f'"network-serial-{serial}.tfstate"')
+    with app.app_context():
+        event = db.session.scalars(select(AuditEvent).where(AuditEvent.action == "state.download")).one()
+        assert (event.details["number"], event.details["serial"]) == (1, serial)
 
 
 def test_none_yet(bob: Client, world: World) -> None:
@@ -42,6 +86,26 @@ def test_download_is_the_file_and_an_audit_event(app: Flask, bob: Client, world:
     with app.app_context():
         event = db.session.scalars(select(AuditEvent).where(AuditEvent.action == "state.download")).one()
         assert (event.actor_name, event.details) == ("bob", {"number": number, "serial": 16})
+
+
+@pytest.mark.parametrize("page", ["1", "compare"])
+def test_a_state_that_an_apply_replaces_meanwhile(
+    app: Flask, bob: Client, world: World, monkeypatch: pytest.MonkeyPatch, page: str
+) -> None:
+    """PostgreSQL shows each statement what was committed before it, so the version that was read names what is gone."""
+    with replaced(app, monkeypatch, blobs):
+        answer = bob.get(f"{world.path}/states/{page}")
+    assert answer.status_code == 200
+    if page == "1":
+        assert_handed_out(app, answer)
+
+
+def test_a_state_that_cannot_be_read_is_not_asked_for_again_and_again(app: Flask, bob: Client, world: World) -> None:
+    with app.app_context():
+        version = factories.state(factories.run(factories.environment(), RunStatus.APPLIED))
+        db.session.get_one(Blob, version.blob_id).data = b"broken"
+        db.session.commit()
+    assert bob.get(f"{world.path}/states/1").status_code == 500
 
 
 def test_a_state_of_another_environment_is_not_found(app: Flask, bob: Client, world: World) -> None:
