@@ -261,11 +261,12 @@ def _checked_name(name: str) -> Parts:
     return parts
 
 
+#: What terraform leaves in a folder. A state that came with a configuration would be taken for the run's own.
+_LEFT_BEHIND = frozenset((".terraform", ".terraform.tfstate.lock.info", "errored.tfstate"))
+
+
 def _passed_over(parts: Parts) -> bool:
-    return any(
-        part == ".terraform" or part == ".terraform.tfstate.lock.info" or part.startswith("terraform.tfstate")
-        for part in parts
-    )
+    return any(part in _LEFT_BEHIND or part.startswith("terraform.tfstate") for part in parts)
 
 
 def _is_terraform(name: str) -> bool:

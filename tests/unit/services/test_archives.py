@@ -89,6 +89,7 @@ def test_what_terraform_left_behind_is_passed_over(tmp_path: Path, make: Maker) 
             ("live/terraform.tfstate.backup", b"{}"),
             ("terraform.tfstate.d/prod/terraform.tfstate", b"{}"),
             ("live/.terraform.tfstate.lock.info", b"{}"),
+            ("live/errored.tfstate", b"{}"),
             (".terraform.lock.hcl", b"# kept\n"),
         ],
     )
