@@ -22,14 +22,17 @@ def own_backend(folder: Path) -> str | None:
     """The type of backend that the configuration in `folder` chooses: "s3", "local", … or "cloud".
 
     None when it has neither a `backend` nor a `cloud` block. Only `folder` itself counts: terraform
-    reads these blocks in the root module alone. Files terraform cannot parse say nothing here; it will.
+    reads these blocks in the root module alone. An override file's block takes the place of the others', the last
+    one's of all (https://developer.hashicorp.com/terraform/language/files/override). Files terraform cannot parse
+    say nothing here; it will.
     """
+    chosen: str | None = None
     for path in _files(folder):
         text = _text(folder, path)
         found = _in_json(text) if path.name.endswith(".json") else _in_native(text)
-        if found is not None:
-            return found
-    return None
+        if found is not None and (chosen is None or _overrides(path)):
+            chosen = found
+    return chosen
 
 
 def has_own_backend(folder: Path) -> bool:
@@ -39,6 +42,14 @@ def has_own_backend(folder: Path) -> bool:
     keeps that state too.
     """
     return own_backend(folder) not in (None, "local")
+
+
+def is_configuration(folder: Path, *, tofu: bool) -> bool:
+    """Whether `folder` itself has something to run in it, for OpenTofu or for terraform, which passes its files over.
+
+    Override files alone are none: they change what others say.
+    """
+    return any(not _overrides(path) and (tofu or path.name.endswith((".tf", ".tf.json"))) for path in _files(folder))
 
 
 def ephemeral_variables(folder: Path) -> frozenset[str]:
@@ -59,14 +70,20 @@ def ephemeral_variables(folder: Path) -> frozenset[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    """The configuration files terraform or OpenTofu reads, override files included, in their order."""
-    return sorted(
+    """The configuration files terraform or OpenTofu reads, in their order: override files after all others."""
+    found = (
         path
         for path in folder.iterdir()
         if path.name.endswith((".tf", ".tf.json", ".tofu", ".tofu.json"))
         and not path.name.startswith(".")
         and path.is_file()
     )
+    return sorted(found, key=lambda path: (_overrides(path), path.name))
+
+
+def _overrides(path: Path) -> bool:
+    name = path.name.removesuffix(".json").removesuffix(".tf").removesuffix(".tofu")
+    return name == "override" or name.endswith("_override")
 
 
 def _text(folder: Path, path: Path) -> str:

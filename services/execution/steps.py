@@ -20,6 +20,7 @@ from models import Phase, PhaseStatus, Run
 from policy.mfa import PhaseKind
 from services import archive_child, archives, clock, configurations, run_secrets, states, variables
 from services.execution import disk, hidden, host, prepared, terraform
+from services.execution.backend_blocks import is_configuration
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
 from services.execution.steady import AWAY, steadily
@@ -320,17 +321,27 @@ def _unpack(archive: bytes, workdir: Workdir, reader: archive_child.Reader) -> N
 def _place(content: _Content, work: Work) -> None:
     """State, dependency lock file and, for an apply, exactly the saved plan."""
     workdir = work.workdir
-    if not (workdir.config / workdir.directory).is_dir():
-        raise PhaseFailed(
-            "no_directory",
-            f"The configuration has no folder {workdir.directory}. Correct the Terraform directory in Settings.",
-        )
+    _require_configuration(work)
     work.state_kept_here = workdir.place_state(content.state)
     if work.kind is PhaseKind.APPLY:
         disk.reserve(workdir.root, len(content.state or b""))
         workdir.place_lock_file(content.lock)
         workdir.plan_path.touch(mode=0o600)
         workdir.plan_path.write_bytes(content.plan)
+
+
+def _require_configuration(work: Work) -> None:
+    """Something to run in the folder: with Lockstep's file for the state in it, terraform would take an empty one for a
+    configuration, and plan to destroy what the state has.
+    """
+    folder, name = work.workdir.config / work.workdir.directory, work.workdir.directory
+    correct = "Correct the Terraform directory in Settings. Nothing was run."
+    if not folder.is_dir():
+        raise PhaseFailed("no_directory", f"The configuration has no folder {name}. {correct}")
+    tofu = work.terraform is not None and work.terraform.label == "tofu"
+    if not is_configuration(folder, tofu=tofu):
+        where = f"folder {name}" if name else "top folder"
+        raise PhaseFailed("no_configuration", f"The {where} of the configuration has no Terraform files. {correct}")
 
 
 def check_plan(run: Run, plan: bytes, version: str) -> None:

@@ -262,11 +262,12 @@ class Workdir:
         """After `init`: that terraform itself understood the backend as `place_state` did.
 
         `kept_here` is the answer of `place_state`. Raises WorkdirError otherwise: going on would read or
-        write another state than the one that is meant.
+        write another state than the one that is meant, or one in a file that goes with this directory.
         """
         backend = self._initialised_backend()
         here = backend == ("local", self._relative_state_path())
-        if here != kept_here or (not kept_here and backend is None):
+        elsewhere = backend is not None and backend[0] != "local"
+        if not (here if kept_here else elsewhere):
             raise WorkdirError("Terraform did not take up the backend that the configuration seems to have.")
 
     def _initialised_backend(self) -> tuple[str, Any] | None:

@@ -190,3 +190,65 @@ def test_a_local_backend_is_kept_like_none(bench: Bench) -> None:
     assert run.own_backend is None
     assert not Path("/tmp/elsewhere.tfstate").exists()
     assert [v.resources for v in versions()] == [1]
+
+
+@pytest.mark.parametrize("name", ["backend_override.tf", "override.tf"])
+def test_an_override_to_a_local_backend_is_kept_here_too(bench: Bench, name: str) -> None:
+    """Many have one beside them, to try things without the bucket."""
+    files = {
+        "main.tf": ONE,
+        "backend.tf": 'terraform {\n  backend "s3" {}\n}\n',
+        name: 'terraform {\n  backend "local" {}\n}\n',
+    }
+    run = bench.applied(files)
+    assert run.own_backend is None
+    assert [v.resources for v in versions()] == [1]
+    again = bench.run(files)
+    assert bench.work(again.plan) is RunStatus.PLANNED_AND_FINISHED, again.error
+
+
+@pytest.mark.parametrize("lineage", ["its own", "another"])
+def test_a_state_that_came_with_the_configuration_is_not_the_runs(bench: Bench, lineage: str) -> None:
+    """As `tar` packs it after a save that was refused: terraform leaves errored.tfstate beside the configuration."""
+    bench.applied(ONE)
+    (first,) = versions()
+    stray = {"version": 4, "serial": 9, "lineage": "another", "outputs": {}, "resources": []}
+    if lineage == "its own":
+        stray = json.loads(blobs.get(first.blob_id)) | {"serial": 9}
+    run = bench.applied({"main.tf": TWO, "errored.tfstate": json.dumps(stray)})
+    assert run.status is RunStatus.APPLIED, run.error
+    newest = versions()[-1]
+    assert (newest.run_id, newest.resources, newest.lineage) == (run.id, 2, first.lineage)
+
+
+# -- a folder without a configuration ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"repo-main/main.tf": ONE},
+        {"main.tofu": ONE},
+        {"override.tf": "locals {}\n", "repo-main/main.tf": ONE},
+    ],
+)
+def test_a_folder_with_nothing_to_run_plans_no_destruction(bench: Bench, files: dict[str, str]) -> None:
+    bench.applied(ONE)
+    run = bench.run(files)
+    assert bench.work(run.plan) is RunStatus.ERRORED
+    assert run.error_code == "no_configuration"
+    assert run.error == (
+        "The top folder of the configuration has no Terraform files. "
+        "Correct the Terraform directory in Settings. Nothing was run."
+    )
+
+
+def test_a_terraform_directory_with_nothing_to_run_plans_no_destruction(bench: Bench) -> None:
+    bench.applied(ONE)
+    bench.environment.terraform_directory = "live"
+    db.session.commit()
+    run = bench.run({"live/network/main.tf": ONE})
+    assert bench.work(run.plan) is RunStatus.ERRORED
+    assert run.error is not None and run.error.startswith(
+        "The folder live of the configuration has no Terraform files."
+    )

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from services.execution import hcl
-from services.execution.backend_blocks import ephemeral_variables, has_own_backend, own_backend
+from services.execution.backend_blocks import (
+    ephemeral_variables,
+    has_own_backend,
+    is_configuration,
+    own_backend,
+)
 
 NATIVE = [
     ('terraform {\n  backend "s3" {\n    bucket = "b"\n  }\n}\n', "s3"),
@@ -75,6 +81,44 @@ def test_only_the_files_terraform_reads_count(tmp_path: Path) -> None:
     assert own_backend(tmp_path) is None
     (tmp_path / "backend_override.tf").write_text(block)
     assert own_backend(tmp_path) == "s3"
+
+
+@pytest.mark.parametrize(
+    ("overriding", "expected"),
+    [
+        ({"backend_override.tf": "local"}, "local"),
+        ({"override.tf": "gcs"}, "gcs"),
+        ({"a_override.tf": "gcs", "z_override.tf": "http"}, "http"),
+        ({"override.tf.json": "gcs"}, "gcs"),
+        ({"overrides.tf": "gcs"}, "s3"),
+    ],
+)
+def test_the_last_override_file_with_a_block_counts(tmp_path: Path, overriding: dict[str, str], expected: str) -> None:
+    for name, kind in ({"main.tf": "s3"} | overriding).items():
+        block = f'terraform {{\n  backend "{kind}" {{}}\n}}\n'
+        (tmp_path / name).write_text(json.dumps({"terraform": {"backend": {kind: {}}}}) if "json" in name else block)
+    (tmp_path / "other_override.tf").write_text("locals {}\n")
+    assert own_backend(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "for_terraform", "for_tofu"),
+    [
+        ("main.tf", True, True),
+        ("main.tf.json", True, True),
+        ("main.tofu", False, True),
+        ("override.tf", False, False),
+        ("backend_override.tf.json", False, False),
+        (".hidden.tf", False, False),
+        ("main.tf.bak", False, False),
+        ("module/main.tf", False, False),
+    ],
+)
+def test_what_makes_a_folder_a_configuration(tmp_path: Path, name: str, for_terraform: bool, for_tofu: bool) -> None:
+    (tmp_path / "module").mkdir()
+    (tmp_path / name).write_text("")
+    assert is_configuration(tmp_path, tofu=False) is for_terraform
+    assert is_configuration(tmp_path, tofu=True) is for_tofu
 
 
 @pytest.mark.parametrize(

@@ -134,6 +134,16 @@ def test_an_own_backend_is_left_alone(any_terraform: tf.Terraform, make_bench: M
         own.workdir.check_backend(True)
 
 
+def test_a_backend_that_is_said_to_be_elsewhere_and_is_a_file_here_is_refused(
+    terraform: tf.Terraform, make_bench: MakeBench
+) -> None:
+    """The file would go with the directory."""
+    bench = make_bench(terraform, 'terraform {\n  backend "local" {}\n}\n')
+    bench.init()
+    with pytest.raises(WorkdirError):
+        bench.workdir.check_backend(False)
+
+
 def test_a_local_backend_and_a_file_of_our_name_are_overridden(
     any_terraform: tf.Terraform, make_bench: MakeBench
 ) -> None:
