@@ -175,7 +175,7 @@ class _Search:
         self._short = tuple(needle for needle in ordered if len(needle) < _WINDOW)
         index: defaultdict[int, list[bytes]] = defaultdict(list)
         for needle in ordered[: len(ordered) - len(self._short)]:
-            at = _rarest_window(needle)
+            at = _rare_window(needle)
             for start in range(at, at + _GRAM):
                 index[int.from_bytes(needle[start : start + _GRAM], sys.byteorder)].append(needle)
         self._index = dict(index)
@@ -252,15 +252,26 @@ def _by_look(data: bytes) -> bytes:
     return _API_TOKEN.sub(MASK, data) if b"lsp_" in data else data
 
 
-def _rarest_window(needle: bytes) -> int:
-    """Where those `_WINDOW` bytes begin that are the least likely in other texts: with capitals, digits and signs."""
-    last = min(len(needle) - _WINDOW, 256)
-    return max(range(last + 1), key=lambda at: _rarity(needle[at : at + _WINDOW]))
+def _rare_window(needle: bytes) -> int:
+    """Where the first `_WINDOW` bytes begin that are unlikely in other texts, with capitals, digits and signs; else the
+    least likely ones.
+    """
+    best, most = 0, 0
+    for at in range(min(len(needle) - _WINDOW, 256) + 1):
+        rarity = _rarity(needle[at : at + _WINDOW])
+        if rarity > most:
+            best, most = at, rarity
+        if most >= _RARE_ENOUGH:  # a phase makes thousands of these before it begins
+            break
+    return best
 
 
 def _rarity(window: bytes) -> int:
     return sum(_RARE[byte] for byte in set(window))
 
+
+#: What five bytes reach that are rare and differ, or four of them and three that are not.
+_RARE_ENOUGH = 15
 
 #: How little a byte says: capitals and digits are rare in words, blanks and lower case letters are everywhere.
 _RARE = [1 if chr(byte).islower() or chr(byte) in ' _-.="/\\' else 3 for byte in range(256)]
