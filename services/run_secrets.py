@@ -8,16 +8,20 @@ holds no temporary credentials: those are in Redis until the worker takes them, 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from flask import current_app
+from sqlalchemy import Select, select
 from sqlalchemy.exc import IntegrityError
 
 from config import Config
 from extensions import db
-from models import Blob
+from models import Blob, Phase, Run, StateSource, StateVersion
+from policy.mfa import PhaseKind
 from services import clock
 from services.storage.vault import Vault, VaultError
 
@@ -45,19 +49,35 @@ def keep(run_id: int, secrets: Iterable[str]) -> None:
         return
 
 
-def of(*run_ids: int | None) -> set[str]:
+def of(*run_ids: int) -> set[str]:
     """What was secret in these runs; nothing for one without a record, or one that no key opens."""
     found: set[str] = set()
-    for run_id in dict.fromkeys(one for one in run_ids if one is not None):
-        identifier = _identifier(run_id)
-        blob = db.session.get(Blob, identifier)
-        if blob is None or blob.data is None:
-            continue
-        try:
-            found.update(json.loads(_vault().decrypt(blob.data, f"blob:{identifier}")))
-        except VaultError:
-            continue
+    query = select(Blob.id, Blob.data).where(Blob.id.in_([_identifier(one) for one in set(run_ids)]))
+    for identifier, sealed in db.session.execute(query) if run_ids else ():
+        with contextlib.suppress(VaultError):
+            found.update(json.loads(_vault().decrypt(sealed or b"", f"blob:{identifier}")))
     return found
+
+
+def behind(environment_id: int, number: int | None = None) -> set[int]:
+    """The runs whose secrets a state can hold: the version of this number, or the current one.
+
+    A terminal goes on from the version before its own. Whoever uploads a state or rolls back can bring back what any
+    run left.
+    """
+    query = select(StateVersion.run_id).where(
+        StateVersion.environment_id == environment_id, StateVersion.source != StateSource.TERMINAL
+    )
+    query = query if number is None else query.where(StateVersion.number <= number)
+    for run_id in db.session.scalars(query.order_by(StateVersion.number.desc()).limit(1)):
+        return set(db.session.scalars(_applies(environment_id))) if run_id is None else {run_id}
+    return set()
+
+
+def _applies(environment_id: int) -> Select[Any]:
+    """The ids of the runs whose apply was begun."""
+    begun = (Phase.kind == PhaseKind.APPLY, Phase.started_at.isnot(None))
+    return select(Run.id).join(Run.phases).where(Run.environment_id == environment_id, *begun)
 
 
 def _identifier(run_id: int) -> str:

@@ -59,8 +59,9 @@ def compare(membership: Membership, environment: Environment, before: int | None
 
 
 def _hider(environment: Environment, *versions: StateVersion | None) -> Callable[[str], str]:
-    """Takes out of a text what was secret in the runs that made the states, and what is now."""
-    secrets = run_secrets.of(*(version.run_id for version in versions if version is not None))
+    """Takes out of a text what was secret in the runs that the states come from, and what is now."""
+    behind = {one for version in versions if version for one in run_secrets.behind(environment.id, version.number)}
+    secrets = run_secrets.of(*behind)
     secrets |= variables.sensitive_values(environment.organization, environment)
     return Redactor(secrets).text
 

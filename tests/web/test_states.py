@@ -16,7 +16,7 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import AuditEvent, Blob, Run
 from policy.lifecycle import RunStatus
-from services import run_secrets, states
+from services import clock, run_secrets, state_writes, states
 from services.storage import blobs
 from tests import factories
 from tests.factories import World
@@ -139,3 +139,46 @@ def test_a_comparison_hides_what_was_secret_in_the_runs_and_what_is_now(app: Fla
     assert "(sensitive value)" in page
     for secret in (then, now, str(number)):
         assert secret not in page
+
+
+def holding(serial: int, *inputs: str) -> bytes:
+    """A state of as many resources, each with its input."""
+    each = [
+        {"mode": "managed", "type": "terraform_data", "name": f"it{at}", "instances": [{"attributes": {"input": text}}]}
+        for at, text in enumerate(inputs)
+    ]
+    return json.dumps(
+        {"version": 4, "serial": serial, "lineage": "l", "terraform_version": "1.11.4", "resources": each}
+    ).encode()
+
+
+def applied(serial: int, secret: str, *inputs: str) -> None:
+    """A run whose secret this was saved such a state."""
+    run = factories.run(factories.environment(), RunStatus.APPLIED)
+    run.apply.started_at = clock.now()
+    run_secrets.keep(run.id, {secret})
+    states.store(run, holding(serial, *inputs))
+    db.session.commit()
+
+
+@pytest.mark.parametrize("how", ["rollback", "upload", "terminal"])
+def test_a_comparison_hides_what_was_secret_where_a_person_saved_the_state(
+    app: Flask, bob: Client, world: World, how: str
+) -> None:
+    """What was secret in the run that the content comes from, whoever brought it back or went on from it."""
+    secret, said = "old-hunter22", "the password is old-hunter22"
+    with app.app_context():
+        alice, here = factories.member("alice"), factories.environment()
+        applied(1, secret, said)
+        if how == "terminal":
+            for number in (2, 3):
+                state_writes.from_terminal(alice, here, holding(number, f"{number}: {said}"), None, "a token")
+        else:
+            applied(2, "new-hunter33")
+            if how == "rollback":
+                state_writes.roll_back(alice, here, 1, typed_serial="1", seen=2)
+            else:
+                state_writes.upload(alice, here, holding(3, said), force=False, typed_name="")
+    page = bob.get(f"{world.path}/states/compare?from=2&to=3").get_data(as_text=True)
+    assert "terraform_data.it0" in page and "(sensitive value)" in page
+    assert secret not in page
