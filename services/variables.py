@@ -42,6 +42,7 @@ class Place:
 class Resolved:
     """The values a run of one person has in one environment. ``repr`` shows no value.
 
+    ``secrets`` are the texts to hide, ``clear`` those of the variables that are not sensitive, by the same rules.
     ``unhidden`` names the sensitive ones that are too short to be hidden in a log, or have a part that is:
     stored before that was refused.
     """
@@ -51,6 +52,7 @@ class Resolved:
     hcl: dict[str, str] = field(repr=False)
     scopes: dict[str, Scope]
     secrets: tuple[str, ...] = field(repr=False)
+    clear: frozenset[str] = field(repr=False)
     unhidden: tuple[str, ...] = ()
 
     @property
@@ -181,8 +183,8 @@ def resolve(person: User, organization: Organization, environment: Environment |
     env = {row.name: values[key] for key, row in winners.items() if row.category is Category.ENV}
     terraform = {key: row for key, row in winners.items() if row.category is Category.TERRAFORM}
     hidden = {key: row for key, row in winners.items() if row.sensitive}
-    secret = [values[key] for key, row in hidden.items() if not row.hcl]
-    secret += [text for key, row in hidden.items() if row.hcl for text in language.secrets(values[key])]
+    secret = [text for key, row in hidden.items() for text in _texts(values[key], as_hcl=row.hcl)]
+    clear = {text for key, row in winners.items() if key not in hidden for text in _texts(values[key], as_hcl=row.hcl)}
     secret += [env[name] for name in (rules.ACCESS_KEY, rules.SECRET_KEY) if env.get(name)]
     return Resolved(
         env=env,
@@ -190,6 +192,7 @@ def resolve(person: User, organization: Organization, environment: Environment |
         hcl={row.name: values[key] for key, row in terraform.items() if row.hcl},
         scopes={row.name: row.scope for row in winners.values() if row.category is Category.ENV},
         secrets=tuple(secret),
+        clear=frozenset(clear),
         unhidden=tuple(_called(row) for key, row in hidden.items() if not _hideable(row, values[key])),
     )
 

@@ -25,7 +25,7 @@ _HEREDOC_ESCAPE = re.compile(r"([$%])\1(?=\{)")
 _TEMPLATE = re.compile(r"(?<![$%])(?:\$\$|%%)*[$%]\{")
 _IN_TEMPLATE = re.compile(r"[\s\"${}%()\[\],?:]+")
 #: Words of the language; hidden, they would make a log unreadable and say nothing of a value.
-_WORDS = frozenset(("true", "false", "null"))
+WORDS = frozenset(("true", "false", "null"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ def secrets(value: str) -> list[str]:
             found += [token.text, _decoded(token)]
             if "{" in token.text:
                 found += token.text.split('"')  # a string within a template: "${"like this"}"
-        elif not is_key and token.text not in _WORDS:
+        elif not is_key and token.text not in WORDS:
             found.append(token.text)
     return [text for text in dict.fromkeys(found) if text]
 
@@ -110,7 +110,7 @@ def literals(value: str) -> list[str]:
     """
     found: list[str] = []
     for token, is_key in _parts(value):
-        if is_key or token.text in _WORDS:
+        if is_key or token.text in WORDS:
             continue
         if token.kind == "string" and _TEMPLATE.search(token.text):
             found += _IN_TEMPLATE.split(token.text)

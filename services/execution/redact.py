@@ -20,7 +20,7 @@ from typing import Any
 
 from services.execution.forms import MINIMUM, forms, unwrapped
 
-__all__ = ["MASK", "MINIMUM", "HideAll", "Redactor", "passwords_in"]
+__all__ = ["MASK", "MINIMUM", "HideAll", "Redactor", "passwords_in", "standing"]
 
 MASK = "•••".encode()
 LARGE = 4096
@@ -158,6 +158,17 @@ def passwords_in(text: str) -> set[str]:
     if "://" not in text or "@" not in text:
         return set()
     return {found.group(1) or found.group(2) for found in _PASSWORD_TEXT.finditer(text)}
+
+
+def standing(secrets: Iterable[str], data: bytes) -> set[str]:
+    """Those of which a form stands in `data`, a file of JSON, however often it was quoted there.
+
+    A text that is quoted once more gets further backslashes and nothing else, so they are left out on both sides.
+    """
+    bare = {secret: {form.replace(b"\\", b"") for form in forms(secret)} for secret in secrets}
+    search = _Search({form for found in bare.values() for form in found})
+    present = set(search.present(data.replace(b"\\", b"")))
+    return {secret for secret, found in bare.items() if not present.isdisjoint(found)}
 
 
 class _Search:

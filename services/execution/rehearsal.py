@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from weakref import WeakSet
 
@@ -19,7 +20,7 @@ from extensions import db
 from models import Blob, ConfigurationVersion, Environment, Organization, Phase, PhaseStatus, Run, User
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import PhaseKind
-from services import audit, clock, run_secrets, runs, states, variables
+from services import audit, clock, runs, states, variables
 from services.execution import ending, follow, steps, stopping
 from services.execution.redact import HideAll
 from services.execution.work import Work
@@ -115,9 +116,9 @@ def _phase(phase_id: int, take: Event, finish: Event) -> None:
     phase = steps.of_run(phase_id)
     assert phase is not None  # noqa: S101
     run = phase.run
-    variables.resolve(phase.actor or run.created_by, run.environment.organization, run.environment)
+    given = variables.resolve(phase.actor or run.created_by, run.environment.organization, run.environment)
     states.latest(run.environment_id)
-    run_secrets.keep(run.id, {"a secret"})
+    steps.to_hide(run, replace(given, secrets=("a secret",)), None)
     work = Work(
         run_id=run.id, phase_id=phase_id, environment_id=run.environment_id, kind=phase.kind, configuration=1,
         workdir=Workdir(Path("/nonexistent")), terraform=None, environment=None, show_environment={},

@@ -108,7 +108,7 @@ def _read(
     work.walls = walls
     if phase.kind is PhaseKind.APPLY:
         check_plan(run, content.plan, work.version)
-    secrets = _secrets(run, values)
+    secrets = to_hide(run, values, content.state)
     if credentials is not None:
         secrets |= {credentials.access_key_id, *credentials.secrets()}
     db.session.commit()
@@ -242,11 +242,17 @@ def _values(run: Run, phase: Phase) -> variables.Resolved:
         raise PhaseFailed("variables_unreadable", f"A variable cannot be read. {error} Nothing was run.") from None
 
 
-def _secrets(run: Run, values: variables.Resolved) -> set[str]:
-    """What is secret in this run, with what was when its plan was made; kept with the run. The caller commits."""
+def to_hide(run: Run, values: variables.Resolved, state: bytes | None) -> set[str]:
+    """What is secret in this run, what was when its plan was made, and what earlier ones left in ``state``, which it
+    begins with; kept with the run. The caller commits.
+
+    What a variable of the run holds in clear is no secret of an earlier one any more.
+    """
     given = [*values.env.values(), *values.terraform.values(), *values.hcl.values()]
-    run_secrets.keep(run.id, {*values.secrets, *hidden.of_values(given)})
-    return run_secrets.of(run.id) | hidden.of_installation(current_app.config["LOCKSTEP"])
+    own = {*values.secrets, *hidden.of_values(given)}
+    others = variables.sensitive_values(run.environment.organization, run.environment)
+    left = run_secrets.left(run, others, state) - values.clear
+    return run_secrets.keep(run.id, own | left) | hidden.of_installation(current_app.config["LOCKSTEP"])
 
 
 def workdir_of(run: Run, phase: Phase) -> Workdir:

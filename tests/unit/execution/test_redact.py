@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.execution.redact import MASK, Redactor
+from services.execution.redact import MASK, Redactor, standing
 
 
 def test_values_are_replaced_in_every_form_terraform_prints() -> None:
@@ -52,3 +54,11 @@ def test_a_value_that_touches_the_mask_is_no_exception() -> None:
 def test_a_very_long_value_takes_no_time() -> None:
     value = "ab" * 100_000
     assert Redactor([value]).apply(b"-" + value.encode() + b"-\n") == b"-" + MASK + b"-\n"
+
+
+@given(st.integers(1, 5), st.text(st.characters(codec="utf-8"), min_size=4).filter(lambda text: text.strip() == text))
+def test_what_stands_in_a_state_is_found_however_often_it_was_quoted(times: int, secret: str) -> None:
+    text = f"a {secret} b"
+    for _ in range(times):
+        text = json.dumps({"key": text}, ensure_ascii=False)
+    assert standing([secret, "not in it at all"], text.encode()) == ({secret} if Redactor([secret]).longest else set())
