@@ -25,6 +25,8 @@ SHORTEST_HIDDEN = 4  # characters; replacing shorter texts would make a log unre
 LARGEST_VALUE = 256 * 1024  # bytes of UTF-8
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Terraform's identifiers may have hyphens (https://developer.hashicorp.com/terraform/language/syntax/configuration).
+_IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*")
 _SERIAL = re.compile(r"[\w+=/:,.@-]{9,256}", re.ASCII)
 _REGION = re.compile(r"(?=.{1,63}\Z)[a-z][a-z0-9]*(-[a-z0-9]+)*")
 _KEY_ID = re.compile(r"\w{1,128}", re.ASCII)
@@ -99,12 +101,14 @@ def check_name(name: str, category: str) -> str | None:
         return "Enter a name."
     if len(name) > LONGEST_NAME:
         return f"A name has at most {LONGEST_NAME} characters."
-    if not _NAME.fullmatch(name):
-        return "A name has only letters A to Z, digits and underscores, and does not begin with a digit."
     if category == TERRAFORM:
+        if not _IDENTIFIER.fullmatch(name):
+            return "A name has only letters A to Z, digits, underscores and hyphens, and begins with a letter or _."
         if name in _MODULE_ARGUMENTS:
             return f"{name} cannot be set: Terraform reserves this name."
         return None
+    if not _NAME.fullmatch(name):
+        return "A name has only letters A to Z, digits and underscores, and does not begin with a digit."
     why = _refusal(name)
     return None if why is None else f"{name} cannot be set: {why}."
 

@@ -42,6 +42,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from policy.variables import TERRAFORM, check_name
 from services.execution import hcl, inside
 from services.execution.backend_blocks import ephemeral_variables, has_own_backend
 from services.execution.child import ProcessId, boot_id, pid_exists
@@ -235,7 +236,7 @@ class Workdir:
         return sorted(folder.glob("*.tfvars.json")) + sorted(folder.glob("*.tfvars"))
 
     def _variable_file(self, name: str, *, plain: bool) -> Path:
-        if not name.isidentifier():
+        if check_name(name, TERRAFORM) is not None:
             raise WorkdirError("A Terraform variable has a name that is none.")
         return self.root / "variables" / f"{name}.tfvars{'.json' if plain else ''}"
 

@@ -41,7 +41,7 @@ def declared(*names: str) -> str:
 
 def test_the_four_scopes_in_a_real_run(bench: Bench) -> None:
     of = bench.environment
-    names = ("a", "b", "c", "d", "e", "lines", "list", "number")
+    names = ("a", "b", "c", "d", "e", "lines", "list", "number", "with-hyphen", "list-with-hyphen")
     for name in names[:5]:
         variable(name, "organization")
     for name in names[1:4]:
@@ -52,6 +52,8 @@ def test_the_four_scopes_in_a_real_run(bench: Bench) -> None:
     variable("lines", LINES)
     variable("list", '[\n  "x", # a comment\n  upper("y"),\n]'.replace('upper("y")', '"y"'), hcl=True)
     variable("number", "007")
+    variable("with-hyphen", "10.0.0.0/16")
+    variable("list-with-hyphen", '["10.0.0.0/16"]', hcl=True)
     factories.variable("TF_VAR_e", "of the environment variables, which count least")
     files = {
         "main.tf": declared(*names) + ONE,
@@ -62,6 +64,7 @@ def test_the_four_scopes_in_a_real_run(bench: Bench) -> None:
     assert outputs(bench) == {
         "a": "organization", "b": "environment", "c": "alice", "d": "alice in network", "e": "organization",
         "lines": LINES, "list": ["x", "y"], "number": "007",
+        "with-hyphen": "10.0.0.0/16", "list-with-hyphen": ["10.0.0.0/16"],
     }  # fmt: skip
 
 

@@ -65,18 +65,26 @@ def test_other_names_are_taken(name: str) -> None:
     assert check_name(name, "env") is None
 
 
-@pytest.mark.parametrize("category", ["env", "terraform"])
 @pytest.mark.parametrize(
-    ("name", "expected"),
+    ("category", "malformed"),
     [
-        ("", "Enter a name."),
-        ("x" * 129, "A name has at most 128 characters."),
-        *((bad, "A name has only letters A to Z, digits and underscores, and does not begin with a digit.")
-          for bad in ["1x", "a-b", "a b", "ä", "a.b", "a=b", "x\n", " x", "BASH_FUNC_x%%", "٣"]),
+        ("env", "A name has only letters A to Z, digits and underscores, and does not begin with a digit."),
+        (
+            "terraform",
+            "A name has only letters A to Z, digits, underscores and hyphens, and begins with a letter or _.",
+        ),
     ],
-)  # fmt: skip
-def test_malformed_names_are_refused(category: str, name: str, expected: str) -> None:
-    assert check_name(name, category) == expected
+)
+def test_malformed_names_are_refused(category: str, malformed: str) -> None:
+    for name in ("1x", "-x", "a b", "ä", "a.b", "a=b", "a/b", "x\n", " x", "BASH_FUNC_x%%", "٣"):
+        assert check_name(name, category) == malformed
+    assert check_name("", category) == "Enter a name."
+    assert check_name("x" * 129, category) == "A name has at most 128 characters."
+
+
+def test_a_hyphen_is_for_terraform_alone() -> None:
+    assert check_name("vpc-cidr", "terraform") is None
+    assert check_name("vpc-cidr", "env") is not None and check_name("TF_VAR_vpc-cidr", "env") is not None
 
 
 def test_names_terraform_reserves_are_refused_as_input_variables_only() -> None:
@@ -87,7 +95,8 @@ def test_names_terraform_reserves_are_refused_as_input_variables_only() -> None:
 @given(st.text(max_size=200), st.sampled_from(["env", "terraform"]))
 def test_a_name_that_passes_is_plain(name: str, category: str) -> None:
     if check_name(name, category) is None:
-        assert name.isascii() and name.isidentifier() and len(name) <= 128
+        plain = name.replace("-", "_") if category == "terraform" else name
+        assert name.isascii() and plain.isidentifier() and len(name) <= 128
 
 
 def test_values_have_a_size_in_bytes() -> None:
