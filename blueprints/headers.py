@@ -9,6 +9,7 @@ import time
 from flask import Flask, Response, g, request, request_started
 
 from blueprints.errors import OtherKeys
+from blueprints.presentation import digest
 from services.storage import key_check
 from services.storage.sqlite import read_only
 
@@ -51,11 +52,19 @@ def register(app: Flask) -> None:
             headers["Strict-Transport-Security"] = "max-age=31536000"
             _secure_cookies(response)
         if request.endpoint == "static":
-            headers["Cache-Control"] = "public, max-age=31536000, immutable" if "v" in request.args else "no-cache"
+            headers["Cache-Control"] = "public, max-age=31536000, immutable" if _as_asked(response) else "no-cache"
         else:
             headers["Cache-Control"] = "no-store"
             response.vary.update(("HX-Request", "Cookie"))
         return response
+
+
+def _as_asked(response: Response) -> bool:
+    """Whether this is the very file that the address names by its digest: while machines are upgraded one after the
+    other, the page can be of one release and the file of another.
+    """
+    filename = (request.view_args or {}).get("filename", "")
+    return response.status_code in (200, 304) and request.args.get("v") == digest(filename)
 
 
 def _begin(_app: Flask, **_: object) -> None:

@@ -75,11 +75,12 @@ def icon(name: str, spin: bool = False) -> Markup:
 
 def asset(path: str) -> str:
     """The address of a static file, with its digest so that it can be kept for ever."""
-    return url_for("static", filename=path, v=_digest(path))
+    return url_for("static", filename=path, v=digest(path))
 
 
 @cache
-def _digest(path: str) -> str:
+def digest(path: str) -> str:
+    """The digest of a static file that is there, as its address has it."""
     return hashlib.sha256((Path(__file__).parent.parent / "static" / path).read_bytes()).hexdigest()[:10]
 
 

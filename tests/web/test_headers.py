@@ -8,6 +8,7 @@ import pytest
 from flask import Flask
 
 import config
+from blueprints.presentation import asset
 from tests.support.app import running_app
 from tests.support.client import Client
 
@@ -27,6 +28,21 @@ def test_every_answer_is_walled_in(anonymous: Client, address: str) -> None:
     assert "camera=()" in answer.headers["Permissions-Policy"]
     assert "Strict-Transport-Security" not in answer.headers
     assert address.startswith("/static") or answer.headers["Cache-Control"] == "no-store"
+    answer.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "version", "kept"),
+    [("log.js", None, True), ("log.js", "0123456789", False), ("nothing.js", "0123456789", False)],
+)
+def test_only_the_file_that_an_address_names_is_kept_for_ever(
+    app: Flask, anonymous: Client, path: str, version: str | None, kept: bool
+) -> None:
+    """An older machine asked for a newer file answers with its own, which no browser may keep under that address."""
+    with app.test_request_context():
+        address = asset(path) if version is None else f"/static/{path}?v={version}"
+    answer = anonymous.get(address)
+    assert ("immutable" in answer.headers["Cache-Control"]) is kept
     answer.close()
 
 
