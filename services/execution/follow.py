@@ -9,7 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import cast
 
-from sqlalchemy import Table, bindparam, update
+from sqlalchemy import Table, bindparam, select, update
 
 from extensions import db
 from models import Phase, PhaseStatus
@@ -77,6 +77,8 @@ class _Following:
     reader: SpoolReader
     stopper: Stopper = field(init=False)
     pending: list[Piece] = field(default_factory=list)
+    own: list[tuple[str, str]] = field(default_factory=list)
+    tried: int = 0
     tail: bytes = b""
     state_seen: int = 0
     next_state: float = 0.0
@@ -88,13 +90,20 @@ class _Following:
         self.stopper = Stopper(self.work, self.child, self.say)
         self.disk = DiskWatch(self.work.phase_id, self.work.workdir.spool_path, self.say)
 
+    @property
+    def behind(self) -> bool:
+        """Whether something waits for the database: output that was read, or lines of Lockstep's own."""
+        return bool(self.pending or self.own)
+
     def say(self, text: str, tone: str) -> None:
-        """Put a line of Lockstep's own after the output so far; commits. The output goes on behind it."""
+        """Put a line of Lockstep's own after the output so far; commits. The output goes on behind it.
+
+        While the database is away it waits as the output does, and one that waits already is not said twice.
+        """
         _flush(self, final=False)
-        if not self.pending:
-            _hold(self.work)
-            self.reader.log_offset = logs.say(self.work.phase_id, text, tone=tone)
-            db.session.commit()
+        if (text, tone) not in self.own:
+            self.own.append((text, tone))
+        _flush(self, final=False)
 
 
 def run_step(work: Work, arguments: list[str]) -> Outcome:
@@ -201,7 +210,7 @@ def _until_end(following: _Following) -> int:
 def _may_let_go(following: _Following) -> bool:
     """Whether nothing is lost: credentials that the next step still needs exist in this process and nowhere else."""
     last = following.child.step == following.work.kind.value
-    return not following.pending and (last or following.work.credentials is None)
+    return not following.behind and (last or following.work.credentials is None)
 
 
 def _let_go(work: Work) -> None:
@@ -221,34 +230,53 @@ def _drain(following: _Following) -> bool:
     """Move the rest of the output into the log. Answers whether there was any, and so the lease renewed."""
     any_more = False
     while True:
-        more = _flush(following, final=True)
-        if not more and not following.pending:
+        if not _flush(following, final=True):
             return any_more
         any_more = True
-        if following.pending:
+        if following.behind:
             time.sleep(LOOK)  # the database is away; terraform has ended, so there is nothing else to do
 
 
 def _flush(following: _Following, *, final: bool) -> bool:
-    """Move new output into the log. Answers whether there was any."""
-    if not following.pending:
+    """Move what waits into the log, or else new output. Answers whether there was any."""
+    if not following.behind:
         following.pending = following.reader.read_new(final=final)
-    if not following.pending:
+    if not following.behind:
         return False
     try:
         pieces = [(piece.offset, piece.data) for piece in following.pending]
         _hold(following.work)
-        logs.append_all(following.work.phase_id, pieces, spool_offset=following.pending[-1].spool_end)
+        if pieces:
+            logs.append_all(following.work.phase_id, pieces, spool_offset=following.pending[-1].spool_end)
+        end = _say_own(following) if following.own else following.reader.log_offset
         db.session.commit()
     except AWAY as error:
         _away(error)
         return True
-    with contextlib.suppress(OSError):  # a disk without room, say; the directory is removed at the end all the same
-        following.reader.wipe(following.pending[-1].spool_end)
+    following.reader.log_offset, following.own = end, []
+    if following.pending:
+        with contextlib.suppress(OSError):  # a disk without room, say; the directory is removed at the end all the same
+            following.reader.wipe(following.pending[-1].spool_end)
     for piece in following.pending:
         following.tail = (following.tail + piece.data)[-TAIL:]
     following.pending = []
     return True
+
+
+def _say_own(following: _Following) -> int:
+    """Put Lockstep's own lines behind the output; the caller commits. Answers where the log ends with them.
+
+    Only the log knows whether a commit without an answer stored them: it is longer then than what was read.
+    """
+    phase_id, reader = following.work.phase_id, following.reader
+    end = db.session.scalars(select(Phase.log_size).where(Phase.id == phase_id)).one()
+    if end > reader.log_offset:
+        del following.own[: following.tried]
+        reader.log_offset = end
+    following.tried = len(following.own)
+    for text, tone in following.own:
+        end = logs.say(phase_id, text, tone=tone)
+    return end
 
 
 def _look_around(following: _Following) -> None:
