@@ -9,11 +9,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from flask import current_app
-from sqlalchemy import select
+from sqlalchemy import func, select
 
 from config import Config
 from extensions import db
-from models import StateVersion
+from models import Phase, StateVersion
 from policy import state_file
 from policy.mfa import PhaseKind
 from services import audit, states
@@ -100,9 +100,17 @@ def _store(work: Work, content: bytes, first: Callable[[], object] = lambda: Non
 
 
 def _stored_before(work: Work, content: bytes) -> bool:
-    """Whether exactly this state is kept already, perhaps under newer ones."""
+    """Whether exactly this state is kept already since the phase began, perhaps under newer ones.
+
+    The version that was current then counts: an apply may change nothing. Older ones do not: what somebody replaced
+    since is what a destroy leaves again, byte by byte.
+    """
     md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-    query = select(StateVersion.id).where(StateVersion.environment_id == work.environment_id, StateVersion.md5 == md5)
+    of_environment = StateVersion.environment_id == work.environment_id
+    begun = select(Phase.started_at).where(Phase.id == work.phase_id).scalar_subquery()
+    current = select(func.max(StateVersion.number)).where(of_environment, StateVersion.created_at <= begun)
+    since = StateVersion.number >= func.coalesce(current.scalar_subquery(), 0)
+    query = select(StateVersion.id).where(of_environment, StateVersion.md5 == md5, since)
     return db.session.scalar(query.limit(1)) is not None
 
 

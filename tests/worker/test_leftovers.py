@@ -15,12 +15,13 @@ import pytest
 from sqlalchemy import update
 
 from extensions import db
-from models import Phase, PhaseStatus, Run, StateVersion
+from models import Phase, PhaseStatus, Run, StateSource, StateVersion
 from policy.lifecycle import RunStatus
-from services import clock, doctor, housekeeping, queue
+from services import clock, doctor, housekeeping, queue, states
 from services.execution import inside, leftovers, prepared, reconcile, steps, terraform, walls
 from services.execution.summary import SHOW_SECONDS, summarize
 from services.execution.workdir import Workdir
+from tests import factories
 from tests.worker.conftest import Bench
 
 AGO = timedelta(minutes=5)
@@ -30,7 +31,8 @@ def left(bench: Bench, *, applied: bool = True) -> Workdir:
     """The working directory of an apply that ended five minutes ago, or of its plan."""
     run = bench.run("")
     phase = run.apply if applied else run.plan
-    ended = {"status": PhaseStatus.FINISHED, "queued_at": clock.now() - AGO, "finished_at": clock.now() - AGO}
+    ended = {"status": PhaseStatus.FINISHED, "queued_at": clock.now() - AGO, "started_at": clock.now()}
+    ended["finished_at"] = clock.now() - AGO
     db.session.execute(update(Phase).where(Phase.run_id == run.id).values(**ended))
     db.session.execute(update(Run).where(Run.id == run.id).values(status=RunStatus.APPLIED))
     bench.environment.active_run_id = None
@@ -112,6 +114,57 @@ def test_two_may_remove_the_same(bench: Bench, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(inside, "_open_up", lose)
     workdir.remove()
+    assert bench.workdirs() == []
+
+
+def of_serial(serial: int) -> bytes:
+    state = {"version": 4, "serial": serial, "lineage": "8a2f", "terraform_version": "1.11.4", "resources": []}
+    return json.dumps(state).encode()
+
+
+def upload(bench: Bench, serial: int) -> None:
+    """By a person, whatever was there before."""
+    prepared = states.prepare(bench.environment.id, of_serial(serial))
+    user = factories.person("alice")
+    states.save(bench.environment.id, prepared, source=StateSource.UPLOAD, user=user, force=True)
+    db.session.commit()
+
+
+def serials(bench: Bench) -> list[int]:
+    found = [version.serial for version in states.versions(bench.environment)][::-1]
+    db.session.rollback()
+    return found
+
+
+@pytest.mark.parametrize("moved_on", [False, True], ids=["", "moved on"])
+def test_a_state_that_only_an_older_version_has_is_not_lost(bench: Bench, moved_on: bool) -> None:
+    """Version 1 is again what the run left, but since then somebody had put another state in its place."""
+    upload(bench, 2)
+    upload(bench, 1)
+    workdir = left(bench)
+    workdir.state_path.write_bytes(of_serial(2))
+    if moved_on:
+        upload(bench, 9)
+    reconcile.look_around()
+    assert serials(bench) == ([2, 1, 9] if moved_on else [2, 1, 2])
+    assert bench.workdirs() == ([workdir.root.name] if moved_on else [])
+    if moved_on:
+        assert leftovers.only_copies() == ([workdir.root], [])
+        workdir.remove()
+
+
+@pytest.mark.parametrize("serial", [3, 4], ids=["as it began", "as it ended"])
+def test_a_state_that_was_stored_is_known_under_newer_ones(bench: Bench, serial: int) -> None:
+    upload(bench, 3)
+    workdir = left(bench)
+    workdir.state_path.write_bytes(of_serial(serial))
+    states.store(db.session.query(Run).one(), of_serial(4))
+    db.session.commit()
+    upload(bench, 9)
+    assert leftovers.only_copies() == ([], [])
+    db.session.rollback()
+    reconcile.look_around()
+    assert serials(bench) == [3, 4, 9]
     assert bench.workdirs() == []
 
 

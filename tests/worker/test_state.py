@@ -15,12 +15,12 @@ import pytest
 from extensions import db
 from models import Blob, Run, StateVersion
 from policy.lifecycle import RunStatus
-from services import runs, states
+from services import runs, state_writes, states
 from services.execution import terraform
 from services.storage import blobs
 from tests import factories
 from tests.support import lab
-from tests.worker.configurations import ONE, TWO, held
+from tests.worker.configurations import ONE, TWO, hcl, held
 from tests.worker.conftest import Bench
 
 pytestmark = pytest.mark.terraform
@@ -63,6 +63,47 @@ def test_a_version_grows_while_the_apply_runs(bench: Bench, tmp_path: Path) -> N
     assert (version.number, version.resources) == (1, 2)
     assert version.serial > early[0][1]
     assert db.session.get(Blob, early[0][3]) is None, "the blob of the early state is gone"
+
+
+def test_a_state_that_an_older_version_has_as_well_becomes_the_current_one(bench: Bench, tmp_path: Path) -> None:
+    """What a destroy leaves is the same each time, byte by byte; somebody brought back the state before it."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    bench.applied(some(gate, 1))
+    bench.applied(some(gate, 0))
+    _, first = states.content(bench.environment, 1)
+    name = bench.environment.name
+    state_writes.upload(factories.member(), bench.environment, first, force=True, typed_name=name)
+    gate.unlink()
+    run = bench.planned(some(gate, 0))
+    runs.confirm(factories.member(), run)
+    applying = bench.start(run.apply)
+    lab.until(lambda: [version.resources for version in versions()] == [3, 1, 3, 2], "the state amid the destroy")
+    gate.touch()
+    applying.result()
+    assert lab.status(run) is RunStatus.APPLIED, run.error
+    assert [version.resources for version in versions()] == [3, 1, 3, 1]
+    assert versions()[3].md5 == versions()[1].md5, "or else this proves nothing"
+    again = bench.run(some(gate, 0))
+    assert bench.work(again.plan) is RunStatus.PLANNED_AND_FINISHED
+
+
+def some(gate: Path, count: int) -> str:
+    """One resource that stays and two that may go: the first at once, the second when the file ``gate`` is there."""
+    wait = f"for _ in $(seq 600); do test -e {gate} && exit 0; sleep 0.1; done; exit 1"
+    return f"""{ONE}
+resource "terraform_data" "last" {{
+  count = {count}
+  provisioner "local-exec" {{
+    when    = destroy
+    command = {hcl(wait)}
+  }}
+}}
+resource "terraform_data" "first" {{
+  count      = {count}
+  depends_on = [terraform_data.last]
+}}
+"""
 
 
 def test_states_plans_and_configurations_are_encrypted_at_rest(bench: Bench) -> None:
