@@ -17,8 +17,9 @@ from services import audit, clock, runs, states
 from services.compare_and_set import won
 from services.errors import Conflict
 from services.execution import host, interruption, prepared
-from services.execution.follow import Outcome, Superseded
+from services.execution.follow import Outcome
 from services.execution.keeping import keep_identity, unkept
+from services.execution.lease import Superseded
 from services.execution.steady import steadily
 from services.execution.work import PhaseFailed, Work
 from services.storage import logs

@@ -7,22 +7,21 @@ import itertools
 import logging
 import time
 from dataclasses import dataclass, field
-from typing import cast
 
-from sqlalchemy import Table, bindparam, select, update
+from sqlalchemy import select, update
 
 from extensions import db
-from models import Phase, PhaseStatus
+from models import Phase
 from policy.mfa import PhaseKind
-from services import clock
-from services.compare_and_set import won
-from services.execution import inside, keeping, release, terraform
+from services.execution import inside, keeping, lease, release, terraform
 from services.execution.child import ChildError, ChildNotStarted, ChildVanished
 from services.execution.disk import DiskWatch
+from services.execution.lease import Superseded
 from services.execution.spool import Piece, SpoolReader
 from services.execution.steady import AWAY, Away, steadily, tell
 from services.execution.steps import HEARTBEAT, held
 from services.execution.stopping import Stopper
+from services.execution.store_wait import StoreWait
 from services.execution.work import PhaseFailed, Vanished, Work
 from services.storage import logs
 from services.storage.object_store import StoreAway
@@ -37,23 +36,6 @@ TAIL = 64 * 1024
 
 #: A worker that is to end waits this many seconds for AWS's word on the credentials, which end with it.
 IDENTITY_SECONDS = 2
-
-
-_PHASE = cast("Table", Phase.__table__)
-#: Of the table, not of the class: nothing that the session knows has to follow it, and it is built once.
-_HOLD = (
-    update(_PHASE)
-    .where(
-        _PHASE.c.id == bindparam("phase"),
-        _PHASE.c.worker == bindparam("of_worker"),
-        _PHASE.c.status == PhaseStatus.RUNNING,
-    )
-    .values(heartbeat_at=bindparam("now"))
-)
-
-
-class Superseded(Exception):
-    """Another worker took the phase over; this one must not touch anything any more."""
 
 
 class CredentialsLost(Exception):
@@ -197,7 +179,7 @@ def _until_end(following: _Following) -> int:
             following.child.kill_session()  # what a provisioner left running has the run's credentials
             if not _drain(following):
                 steadily(lambda: beat(following.work))
-            steadily(lambda: keeping.keep_last_state(following.work), lambda: beat(following.work))
+            _keep_last_state(following.work)
             return code
         following.disk.make_room()  # before anything that waits for the database
         _flush(following, final=False)
@@ -205,6 +187,11 @@ def _until_end(following: _Following) -> int:
         if release.asked() and _may_let_go(following):
             _let_go(following.work)
         following.child.wait(LOOK)
+
+
+def _keep_last_state(work: Work) -> None:
+    what = "Terraform is done, and the state waits on the worker’s machine to be stored."
+    StoreWait(work.phase_id, work.worker, what).through(lambda: keeping.keep_last_state(work))
 
 
 def _may_let_go(following: _Following) -> bool:
@@ -305,12 +292,8 @@ def beat(work: Work) -> None:
 
 
 def _hold(work: Work) -> None:
-    """As :func:`beat`, in the transaction of what only the holder may write: the log has one writer at a time, whose
-    lines nobody else's push aside.
-    """
-    if not won(_HOLD, phase=work.phase_id, of_worker=work.worker, now=clock.now()):
-        db.session.rollback()
-        raise Superseded
+    """As :func:`beat`, in the transaction of what only the holder may write."""
+    lease.hold(work.phase_id, work.worker)
 
 
 def _keep_changed_state(following: _Following) -> None:

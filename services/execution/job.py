@@ -23,12 +23,14 @@ from services.compare_and_set import won
 from services.errors import Conflict
 from services.execution import ending, prepared, steps, stopping
 from services.execution.backend_blocks import own_backend
-from services.execution.follow import CredentialsLost, Outcome, Superseded, beat, run_step
+from services.execution.follow import CredentialsLost, Outcome, run_step
 from services.execution.inside import NotAFile
 from services.execution.keeping import unkept
+from services.execution.lease import Superseded
 from services.execution.release import LetGo
 from services.execution.saved_plan import whole_plan
 from services.execution.steady import AWAY, steadily, tell
+from services.execution.store_wait import StoreWait
 from services.execution.summary import summarize
 from services.execution.work import PhaseFailed, Vanished, Work
 from services.execution.workdir import WorkdirError
@@ -254,7 +256,7 @@ def _introduce(work: Work) -> None:
 def _plan(work: Work) -> None:
     if not work.begun:
         # Before anything that the plan starts could touch it: providers, and programs of the configuration.
-        steadily(lambda: _keep_lock(work), lambda: beat(work))
+        _waits(work, "The plan has not begun: its lock file waits to be stored.").through(lambda: _keep_lock(work))
         prepared.keep(work)
     outcome = run_step(work, steps.plan_arguments(work))
     _require(work, outcome, allowed=(UNCHANGED, CHANGED))
@@ -263,13 +265,18 @@ def _plan(work: Work) -> None:
     if outcome.exit_code == UNCHANGED:
         ending.finish(work, Event.FINISH_UNCHANGED, outcome, "No changes: there is nothing to apply", values)
         return
-    values |= steadily(lambda: _keep_plan(work), lambda: beat(work))
+    what = "The plan is done and waits on the worker’s machine to be stored; nothing was applied."
+    values |= _waits(work, what).through(lambda: _keep_plan(work))
     said = f"Plan finished in {outcome.seconds:.0f} s and saved, SHA-256 {values['plan_digest']}"
     try:
         ending.finish(work, Event.FINISH_PLAN, outcome, said, values)
     except ending.CancelCame:
         _canceled(work, outcome)
     summarize(work, counted=counts is not None)
+
+
+def _waits(work: Work, what: str) -> StoreWait:
+    return StoreWait(work.phase_id, work.worker, what)
 
 
 def _keep_lock(work: Work) -> None:

@@ -30,25 +30,32 @@ Away = OperationalError | InterfaceError | StoreAway
 PAUSE = 0.5
 
 
-def steadily(call: Callable[[], T], meanwhile: Callable[[], object] | None = None) -> T:
+def steadily(call: Callable[[], T], meanwhile: Callable[[StoreAway], object] | None = None) -> T:
     """The answer of ``call``, tried again after a rollback for as long as the database or the bucket is away.
 
     ``call`` makes its whole transaction, the commit included, and can stand being repeated. ``meanwhile`` is called
-    between two tries while only the bucket is away, to renew a lease.
+    between two tries while only the bucket is away, with how it is.
     """
     while True:
         try:
             return call()
         except AWAY as error:
-            tell(error)
-            try:
-                db.session.rollback()
-            except AWAY:
-                db.session.close()
+            _give_up(error)
             time.sleep(PAUSE)
             if meanwhile is not None and isinstance(error, StoreAway):
-                with contextlib.suppress(*AWAY):
-                    meanwhile()
+                try:
+                    meanwhile(error)
+                except AWAY as another:
+                    _give_up(another)
+
+
+def _give_up(error: Away) -> None:
+    """End the transaction that met with this, so that the session can be used again."""
+    tell(error)
+    try:
+        db.session.rollback()
+    except AWAY:
+        db.session.close()
 
 
 @contextlib.contextmanager

@@ -23,7 +23,8 @@ from services.execution import disk, hidden, host, prepared, terraform
 from services.execution.backend_blocks import is_configuration
 from services.execution.environ import child_environment
 from services.execution.redact import HideAll, Redactor
-from services.execution.steady import AWAY, steadily
+from services.execution.steady import AWAY
+from services.execution.store_wait import StoreWait
 from services.execution.walls import Walls, find_walls
 from services.execution.work import TRIES, PhaseFailed, Work, require
 from services.execution.workdir import Workdir, WorkdirError
@@ -49,7 +50,8 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None, reader: arc
 def _prepared(phase_id: int, credentials: TemporaryCredentials | None, reader: archive_child.Reader) -> Work:
     walls = find_walls(current_app.config["LOCKSTEP"].terraform_sandbox, tries=TRIES)  # with no transaction open
     require(walls)
-    values, content, work, secrets = steadily(lambda: _read(phase_id, credentials, walls))
+    waits = StoreWait(phase_id, host.worker(), "Nothing was run yet: the run waits for what it begins with.")
+    values, content, work, secrets = waits.through(lambda: _read(phase_id, credentials, walls))
     _make(work.workdir)
     try:
         work.workdir.mark_held(work.worker)

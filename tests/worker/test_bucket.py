@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 import config
 from extensions import db
-from models import Blob, Environment, Phase, StateVersion
+from models import Blob, Environment, LogChunk, Phase, StateVersion
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, configurations, doctor, runs, state_writes, states
 from services.doctor import Status
-from services.execution import reconcile
+from services.execution import job, reconcile, store_wait
+from services.execution.saved_plan import whole_plan
 from services.storage import object_store
 from tests import factories
 from tests.support import bucket as buckets
@@ -25,8 +27,9 @@ from tests.support.aws import Aws
 from tests.support.bucket import Bucket, bucket, one_bucket
 from tests.worker.configurations import ONE, held
 from tests.worker.conftest import Bench
+from tests.worker.test_unanswered import Commits, commits
 
-__all__ = ["bucket", "one_bucket"]
+__all__ = ["bucket", "commits", "one_bucket"]
 
 pytestmark = pytest.mark.terraform
 
@@ -167,6 +170,118 @@ def test_a_bucket_that_is_away_delays_the_beginning_of_a_phase(bench: Bench, buc
     bucket.back()
     phase.result()
     assert lab.status(run) is RunStatus.AWAITING_CONFIRMATION, run.error
+
+
+AWAY = "The object store does not take or give anything ("
+SOON = "); the run goes on by itself as soon as it does.\n"
+AGAIN = "The object store answers again.\n"
+
+
+def own(phase: Phase) -> str:
+    """The lines of Lockstep's own in the log of a phase, without the kind of the store's silence."""
+    query = select(LogChunk.data).where(LogChunk.phase_id == phase.id, LogChunk.tone.isnot(None))
+    lines = b"".join(db.session.scalars(query.order_by(LogChunk.offset))).decode()
+    return re.sub(r"\(\w+\)(?=; the run goes on)", "()", lines)
+
+
+@pytest.fixture
+def told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_wait, "TOLD_AFTER", 0.7)
+
+
+@pytest.mark.usefixtures("told_soon")
+def test_a_run_that_cannot_begin_says_what_it_waits_for(bench: Bench, bucket: Bucket) -> None:
+    run = bench.run(ONE)
+    bucket.away()
+    phase = bench.start(run.plan)
+    lab.until(lambda: SOON in lab.log_of(run.plan), "the log says so")
+    beat = anew(run.plan).heartbeat_at
+    lab.until(lambda: anew(run.plan).heartbeat_at != beat, "it is tried again")
+    assert lab.tones_of(run.plan) == {"error"}
+    db.session.rollback()
+    bucket.back()
+    phase.result()
+    assert lab.status(run) is RunStatus.AWAITING_CONFIRMATION, run.error
+    told = f"Nothing was run yet: the run waits for what it begins with. {AWAY}{SOON}{AGAIN}"
+    assert own(run.plan).startswith(f"{told}Configuration v1 unpacked")
+    assert bucket.endpoint not in lab.log_of(run.plan) and buckets.NAME not in lab.log_of(run.plan)
+
+
+@pytest.mark.usefixtures("told_soon")
+def test_a_plan_that_cannot_be_stored_says_so(bench: Bench, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_away = [bucket.away]
+
+    def whole(plan: bytes) -> bool:
+        if goes_away:
+            goes_away.pop()()
+        return whole_plan(plan)
+
+    monkeypatch.setattr(job, "whole_plan", whole)
+    run = bench.run(ONE)
+    phase = bench.start(run.plan)
+    lab.until(lambda: SOON in lab.log_of(run.plan), "the log says so")
+    bucket.back()
+    phase.result()
+    assert lab.status(run) is RunStatus.AWAITING_CONFIRMATION, run.error
+    what = "The plan is done and waits on the worker’s machine to be stored; nothing was applied."
+    assert f"{what} {AWAY}{SOON}{AGAIN}Plan finished in" in own(run.plan)
+
+
+@pytest.mark.usefixtures("told_soon")
+@pytest.mark.parametrize("fates", [[], ["fails", "unanswered"]], ids=["", "commits fail"])
+def test_an_apply_whose_state_cannot_be_stored_says_so_once(
+    bench: Bench, bucket: Bucket, tmp_path: Path, commits: Commits, fates: list[str]
+) -> None:
+    gate = tmp_path / "gate"
+    run = bench.planned(held(gate))
+    runs.confirm(factories.member(), run)
+    phase = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply is under way")
+    commits.line, commits.fates = SOON, list(fates)
+    bucket.away()
+    gate.touch()
+    lab.until(lambda: SOON in lab.log_of(run.apply) and not commits.fates, "the log says so")
+    beat = anew(run.apply).heartbeat_at
+    lab.until(lambda: anew(run.apply).heartbeat_at != beat, "it is tried again")
+    db.session.rollback()
+    commits.line, commits.fates = AGAIN, list(fates)
+    bucket.back()
+    phase.result()
+    assert commits.fates == []
+    assert lab.status(run) is RunStatus.APPLIED, run.error
+    told = f"Terraform is done, and the state waits on the worker’s machine to be stored. {AWAY}{SOON}{AGAIN}"
+    assert own(run.apply).partition("this machine\n")[2].startswith(f"{told}Apply finished in")
+    assert lab.log_of(run.apply).index("Apply complete!") < lab.log_of(run.apply).index(AWAY)
+
+
+def test_a_short_hiccup_says_nothing(bench: Bench, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store_wait, "TOLD_AFTER", 600)
+    run = bench.run(ONE)
+    bucket.away()
+    phase = bench.start(run.plan)
+    lab.until(lambda: lab.status(run) is RunStatus.PLANNING, "it is taken")
+    for _ in range(2):
+        beat = anew(run.plan).heartbeat_at
+        lab.until(lambda beat=beat: anew(run.plan).heartbeat_at != beat, "it is tried again")  # type: ignore[misc]
+    db.session.rollback()
+    bucket.back()
+    phase.result()
+    assert lab.status(run) is RunStatus.AWAITING_CONFIRMATION, run.error
+    assert "object store" not in lab.log_of(run.plan)
+
+
+@pytest.mark.usefixtures("told_soon")
+def test_who_lost_the_phase_says_nothing_more_and_ends(bench: Bench, bucket: Bucket) -> None:
+    run = bench.run(ONE)
+    bucket.away()
+    phase = bench.start(run.plan)
+    lab.until(lambda: SOON in lab.log_of(run.plan), "the log says so")
+    db.session.execute(update(Phase).where(Phase.id == run.plan.id).values(worker="another:1"))
+    db.session.commit()
+    phase.result()
+    bucket.back()
+    assert lab.status(run) is RunStatus.PLANNING
+    assert own(run.plan).endswith(SOON)
 
 
 def test_a_missing_plan_ends_the_run_with_the_reason(bench: Bench, bucket: Bucket) -> None:

@@ -50,7 +50,7 @@ class Commits:
 
     def append_all(self, phase_id: int, pieces: Any, **more: Any) -> int:
         """As that of the logs."""
-        if self.fates and any(data == f"{self.line}\n".encode() for _, data in pieces):
+        if self.fates and any(self.line.encode() in data for _, data in pieces):
             self._armed = True
         return append_all(phase_id, pieces, **more)
 
