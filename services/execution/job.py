@@ -257,7 +257,8 @@ def _plan(work: Work) -> None:
     if not work.begun:
         # Before anything that the plan starts could touch it: providers, and programs of the configuration.
         _waits(work, "The plan has not begun: its lock file waits to be stored.").through(lambda: _keep_lock(work))
-        prepared.keep(work)
+        with steps.held(work.phase_id):
+            prepared.keep(work)
     outcome = run_step(work, steps.plan_arguments(work))
     _require(work, outcome, allowed=(UNCHANGED, CHANGED))
     counts = plan_summary.counts_from_log(outcome.tail)
@@ -287,7 +288,7 @@ def _keep_lock(work: Work) -> None:
         said = "The dependency lock file (.terraform.lock.hcl) is no ordinary file."
         raise PhaseFailed("workdir", f"{said} Nothing was planned.") from None
     if lock is not None:
-        work.run.lock_blob_id = blobs.put("lock", lock).id
+        work.run.lock_blob_id = _put(work, "lock", lock)
     db.session.commit()
 
 
@@ -303,10 +304,16 @@ def _keep_plan(work: Work) -> dict[str, Any]:
         raise PhaseFailed("plan_unsaved", f"{said} Nothing was applied. Queue a new plan.")
     values = {
         "plan_digest": hashlib.sha256(plan).hexdigest(),
-        "plan_blob_id": blobs.put("plan", plan).id,
+        "plan_blob_id": _put(work, "plan", plan),
     }
     db.session.commit()
     return values
+
+
+def _put(work: Work, kind: str, content: bytes) -> str:
+    """Store a blob, however long a bucket takes; the caller commits. Answers its id."""
+    with steps.held(work.phase_id):
+        return blobs.put(kind, content).id
 
 
 def _apply(work: Work) -> None:

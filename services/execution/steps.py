@@ -213,7 +213,8 @@ def _content(run: Run, phase: Phase) -> _Content:
 
 @contextlib.contextmanager
 def held(phase_id: int) -> Iterator[None]:
-    """Renew the lease of a phase beside what takes its time before terraform runs, such as unpacking a large archive.
+    """Renew the lease of a phase beside what takes its time while no terraform is followed, such as unpacking a large
+    archive or storing a plan.
 
     Else another worker would take it over and use the same working directory.
     """

@@ -6,7 +6,10 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import select, update
@@ -17,7 +20,7 @@ from models import Blob, Environment, LogChunk, Phase, StateVersion
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, configurations, doctor, runs, state_writes, states
 from services.doctor import Status
-from services.execution import job, reconcile, store_wait
+from services.execution import inside, job, reconcile, steps, store_wait
 from services.execution.saved_plan import whole_plan
 from services.storage import object_store
 from tests import factories
@@ -170,6 +173,42 @@ def test_a_bucket_that_is_away_delays_the_beginning_of_a_phase(bench: Bench, buc
     bucket.back()
     phase.result()
     assert lab.status(run) is RunStatus.AWAITING_CONFIRMATION, run.error
+
+
+@pytest.mark.parametrize("slow", ["lock", "plan", "init"])
+def test_what_takes_its_time_to_be_kept_keeps_its_lease(
+    bench: Bench, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, slow: str
+) -> None:
+    """A bucket that answers slowly has 8 s for each MiB; another worker would take over after 30 s, and so on."""
+    monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
+    run = bench.run({"main.tf": ONE, ".terraform.lock.hcl": "# Of no providers\n"})
+    phase_id = run.plan.id
+    signs: list[datetime] = []
+
+    def sign() -> datetime:
+        found = db.session.scalar(select(Phase.heartbeat_at).where(Phase.id == phase_id))
+        assert found is not None
+        return found
+
+    def wait_for_signs() -> None:
+        for _ in range(2):
+            signs.append(lab.until(sign, "a sign"))
+            lab.until(lambda: sign() > signs[-1], "another sign", seconds=10)
+
+    def slowly(call: Callable[..., None], what: str) -> Callable[..., None]:
+        def called(*arguments: Any, **more: Any) -> None:
+            if what in str(arguments[0]):
+                wait_for_signs()
+            call(*arguments, **more)
+
+        return called
+
+    if slow == "init":
+        monkeypatch.setattr(inside, "copy", slowly(inside.copy, ""))
+    else:
+        monkeypatch.setattr(object_store, "put", slowly(object_store.put, f"/{slow}/"))
+    assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION, run.error
+    assert len(signs) == 2
 
 
 AWAY = "The object store does not take or give anything ("
