@@ -128,14 +128,19 @@ def never_began(phase_id: int, why: str) -> None:
     """The credentials of a gated phase are lost, and its command was not started: it waits for a code again. Commits.
 
     It ends where somebody canceled it meanwhile: left standing, the cancel would stop what the next code starts.
+    Nothing is done when another worker has the phase by now: with another code it may have been started.
     """
     phase = db.session.get_one(Phase, phase_id, populate_existing=True)
     run = db.session.get_one(Run, phase.run_id, populate_existing=True, with_for_update={"of": Run})
-    if run.cancel_requested_at is None:
-        close_gate(phase, Event.NEVER_BEGAN, why)
-        return
-    if not _end(phase.id, lease()["worker"], {"status": PhaseStatus.CANCELED, "finished_at": clock.now()}):
+    canceled = run.cancel_requested_at is not None
+    ended = (
+        {"status": PhaseStatus.CANCELED, "finished_at": clock.now()} if canceled else {"status": PhaseStatus.WAITING}
+    )
+    if not _end(phase.id, lease()["worker"], ended):
         db.session.rollback()
+        return
+    if not canceled:
+        close_gate(phase, Event.NEVER_BEGAN, why)
         return
     by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
     logs.say(phase.id, f"{why} Canceled by {by}; nothing was changed")

@@ -175,7 +175,8 @@ def _adopt(phase_id: int) -> Work | None:
     db.session.commit()
     db.session.refresh(phase)
     run = phase.run
-    work = steps.resume(run, phase)
+    with steps.held(phase_id):  # removing what was unpacked can take a while
+        work = steps.resume(run, phase)
     if work is not None:
         work.last_sign = last_sign
         how = "was lost" if last_sign else "was stopped"

@@ -272,6 +272,31 @@ def test_a_cancel_of_a_phase_that_lost_its_credentials_ends_the_run(
     assert bench.environment.active_run_id is None
 
 
+def test_a_worker_that_wakes_up_late_takes_no_begun_phase_back_to_its_gate(
+    bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it slept another one closed the gate, somebody typed a new code, and a third one began with that."""
+    lab.aws_keys(bench.aws)
+    bench.environment.mfa_level = MfaLevel.APPLIES_ONLY
+    db.session.commit()
+    run = bench.planned_or_waiting(TWO)
+    lab.authenticate(run, bench.aws.code())
+    with monkeypatch.context() as patch:
+        lost_before("apply", patch)
+        os.waitpid(horse(run.apply), 0)
+    real = steps.resume
+
+    def slowly(run: Run, phase: Phase) -> None:
+        assert real(run, phase) is None
+        db.session.execute(update(Phase).where(Phase.id == phase.id).values(worker="elsewhere:1"))
+        db.session.commit()
+
+    monkeypatch.setattr(steps, "resume", slowly)
+    assert adopt(bench, run.apply) is RunStatus.APPLYING
+    assert (run.apply.status, run.apply.worker) == (PhaseStatus.RUNNING, "elsewhere:1")
+    assert run.apply.authenticated_at is not None and not run.apply.gate_note
+
+
 def test_a_lease_that_is_renewed_is_left_alone(bench: Bench, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     run = confirmed(bench, held(gate))
