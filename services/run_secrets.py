@@ -32,6 +32,8 @@ from services.storage.vault import Vault, VaultError
 KIND = "secrets"
 #: Of so many applies with the highest numbers the last is the one that began last: a run can wait while newer ones go.
 RECENT = 10
+#: Of an environment with more applies, the newest so many are asked for what somebody may have brought back.
+MOST = 5_000
 _NAMESPACE = uuid.UUID("5f0e4f5c-3a86-5c1e-8c49-6a3d2f7f5a10")
 
 
@@ -78,7 +80,9 @@ def behind(environment_id: int, number: int | None = None) -> set[int]:
     )
     query = query if number is None else query.where(StateVersion.number <= number)
     for run_id in db.session.scalars(query.order_by(StateVersion.number.desc()).limit(1)):
-        return set(db.session.scalars(_applies(environment_id, Run.id))) if run_id is None else {run_id}
+        if run_id is not None:
+            return {run_id}
+        return set(db.session.scalars(_applies(environment_id, Run.id).order_by(Run.number.desc()).limit(MOST)))
     return set()
 
 

@@ -8,7 +8,7 @@ import pytest
 from flask import Flask
 
 from extensions import db
-from models import Environment, Run
+from models import Environment, Run, StateSource
 from policy.lifecycle import RunStatus
 from services import clock, run_secrets
 from tests import factories
@@ -66,3 +66,16 @@ def test_of_a_plan_nothing(environment: Environment) -> None:
     run_secrets.keep(run.id, {"secret-of-the-plan"})
     db.session.commit()
     assert left(environment, b'{"a": "secret-of-the-plan"}') == set()
+
+
+def test_of_many_applies_the_newest_are_asked_for_what_somebody_brought_back(
+    environment: Environment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database takes so many parameters and no more."""
+    monkeypatch.setattr(run_secrets, "MOST", 2)
+    for serial in range(1, 4):
+        run = apply(environment, RunStatus.APPLIED, f"secret-{serial}", serial=serial, minutes_ago=9 - serial)
+    uploaded = factories.state(run, 4)
+    uploaded.run_id, uploaded.source = None, StateSource.UPLOAD
+    db.session.commit()
+    assert left(environment, b"secret-1 secret-2 secret-3") == {"secret-2", "secret-3"}
