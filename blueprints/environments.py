@@ -19,7 +19,7 @@ from policy.mfa import MfaLevel
 from policy.permissions import Permission
 from services import environments, members, sandbox_notice
 from services.access import require
-from services.errors import Invalid
+from services.errors import Invalid, Outdated
 
 blueprint = Blueprint("environments", __name__, url_prefix="/terraform/<organization>/environments")
 
@@ -88,13 +88,16 @@ def settings(organization: str, environment: str) -> ResponseReturnValue:
     if request.method == "GET":
         return _page(membership, found, _filled(found))
     require(membership, Permission.EDIT_SETTINGS, "Only admins of this environment can change its settings.", found)
-    form = _asked()
+    kind = _asked()
+    form, seen = kind(), kind(prefix="seen_", meta={"csrf": False})
     if not form.validate():
-        return _page(membership, found, form, problems(form))
+        return _page(membership, found, form, problems(form), seen=seen)
     try:
-        environments.save_settings(membership, found, _wanted(form))
+        environments.save_settings(membership, found, _settings(form), _settings(seen))
     except Invalid as error:
-        return _page(membership, found, form, refused(error))
+        return _page(membership, found, form, refused(error), seen=seen)
+    except Outdated as error:
+        return _page(membership, found, _carried_over(found, form, seen), error.fields, status=409)
     flash("Settings saved.", "success")
     _say_what_is_missing(membership, found)
     return redirect(_address(found), 303)
@@ -133,12 +136,16 @@ def _page(
     form: AdminForm,
     errors: dict[str, str] | None = None,
     reason: str = "",
+    seen: AdminForm | None = None,
+    status: int = 422,
 ) -> ResponseReturnValue:
+    """``seen`` is what the form says that its page showed: what is so now, unless it is a refused one's."""
     resolved = effective.values(membership.user, membership.organization, environment)
     template = "settings" if here().may(Permission.EDIT_SETTINGS) else "settings_read_only"
     page = render_template(
         f"environments/{template}.html",
         form=form,
+        seen=seen or _filled(environment),
         errors=errors or {},
         reason=reason,
         missing=resolved.missing_for_mfa if resolved else [],
@@ -146,7 +153,7 @@ def _page(
         owners=members.owners(membership.organization),
         no_sandbox=sandbox_notice.missing(),
     )
-    return page, 422 if errors else 200
+    return page, status if errors else 200
 
 
 def _filled(environment: Environment) -> SettingsForm:
@@ -159,18 +166,30 @@ def _filled(environment: Environment) -> SettingsForm:
     )
 
 
-def _asked() -> AdminForm:
+def _asked() -> type[AdminForm]:
     """With the gate where it was sent: an admin's form has no fields for it, and the service refuses what is sent."""
-    return SettingsForm() if {"mfa_level", "session_minutes"} & set(request.form) else AdminForm()
+    return SettingsForm if {"mfa_level", "session_minutes"} & set(request.form) else AdminForm
 
 
-def _wanted(form: AdminForm) -> environments.Settings:
+def _carried_over(environment: Environment, form: AdminForm, seen: AdminForm) -> SettingsForm:
+    """The form of the page as it would be now, with what the person changed in theirs."""
+    now = _filled(environment)
+    for shown in seen:
+        typed = form[shown.short_name].data
+        if typed != shown.data:
+            now[shown.short_name].data = typed
+    return now
+
+
+def _settings(form: AdminForm) -> environments.Settings:
+    """What a form holds; None for what was not sent, or not as its field can be."""
     gate = form if isinstance(form, SettingsForm) else None
+    minutes = gate.session_minutes.data if gate else None
     return environments.Settings(
         mfa_level=gate.mfa_level.data if gate else None,
-        session_seconds=gate.session_minutes.data * 60 if gate else None,
-        description=form.description.data or "",
-        terraform_directory=form.terraform_directory.data or "",
+        session_seconds=None if minutes is None else minutes * 60,
+        description=form.description.data,
+        terraform_directory=form.terraform_directory.data,
     )
 
 

@@ -17,7 +17,7 @@ from policy.permissions import Permission
 from services import audit, clock, runs
 from services.access import Authority, authority, require, visible
 from services.compare_and_set import won
-from services.errors import Conflict, Invalid, NotFound
+from services.errors import Conflict, Invalid, NotFound, Outdated
 from services.organizations import SLUG, SLUG_SENTENCE
 
 _ONLY_ADMINS = "Only admins of this environment can change its settings."
@@ -25,12 +25,18 @@ _ONLY_ADMINS = "Only admins of this environment can change its settings."
 
 @dataclass(frozen=True)
 class Settings:
-    """What the settings form can change. None leaves level or session length as they are: they are the owners'."""
+    """The fields of the settings form. None for what a form does not have: level and session length are the owners'."""
 
     mfa_level: MfaLevel | None
     session_seconds: int | None
-    description: str
-    terraform_directory: str
+    description: str | None
+    terraform_directory: str | None
+
+    @classmethod
+    def of(cls, environment: Environment) -> Settings:
+        """As they are now."""
+        gate = environment.mfa_level, environment.session_seconds
+        return cls(*gate, environment.description, environment.terraform_directory)
 
 
 def create_environment(membership: Membership, name: str, description: str = "") -> Environment:
@@ -85,44 +91,74 @@ def environments(membership: Membership) -> list[Environment]:
     return list(db.session.scalars(query.where(*here, visible()).order_by(Environment.name)))
 
 
-def save_settings(membership: Membership, environment: Environment, wanted: Settings) -> None:
+def save_settings(
+    membership: Membership, environment: Environment, wanted: Settings, seen: Settings | None = None
+) -> None:
     """Save the settings with an audit event of what changed, and commit.
 
-    A raised level reaches runs that await confirmation at once: they await authentication from now on.
-    Raises :class:`Forbidden` for anyone but admins, and for an admin who would set level or session length;
-    :class:`Invalid` for a field.
+    ``seen`` is what the page showed that ``wanted`` comes from; without it, what ``environment`` was loaded with. What
+    is wanted as it was seen stays as it is now. What is wanted otherwise is changed only from what was seen, so that
+    nobody overwrites what they do not know of. A raised level reaches runs that await confirmation at once: they await
+    authentication from now on. Raises :class:`Forbidden` for anyone but admins, and for an admin who would set level or
+    session length; :class:`Invalid` for a field; :class:`Outdated` for those that were seen otherwise than they are.
     """
     require(membership, Permission.EDIT_SETTINGS, _ONLY_ADMINS, environment)
-    gate = {"mfa_level": wanted.mfa_level, "session_seconds": wanted.session_seconds}
-    values: dict[str, Any] = {name: value for name, value in gate.items() if value is not None}
-    if values:
+    if wanted.mfa_level is not None or wanted.session_seconds is not None:
         require(membership, Permission.SET_MFA_LEVEL, "Only owners can change the MFA level and the session length.")
-    if not SESSION_LEAST <= values.get("session_seconds", SESSION_LEAST) <= SESSION_MOST:
-        raise Invalid("session_minutes", "A session lasts from 15 minutes to 36 hours (2,160 minutes).")
+    shown, values = vars(seen or Settings.of(environment)), _checked(wanted)
     _hold_still(environment)
-    values |= {
-        "description": _short(wanted.description, "description", 200),
-        "terraform_directory": _directory(wanted.terraform_directory),
-    }
-    before = {name: getattr(environment, name) for name in values}
-    changed = {name: [str(before[name]), str(value)] for name, value in values.items() if before[name] != value}
-    for name, value in values.items():
+    before = vars(Settings.of(environment))
+    # Two who want the same do not collide, nor does a double click.
+    changes = {name: value for name, value in values.items() if value not in (shown[name], before[name])}
+    if outdated := [name for name in changes if shown[name] != before[name]]:
+        sentences = _sentences(environment)
+        db.session.rollback()
+        raise Outdated(dict(sentences[name] for name in outdated))
+    for name, value in changes.items():
         setattr(environment, name, value)
     environment.settings_saved_at, environment.settings_saved_by_id = clock.now(), membership.user_id
+    changed = {name: [str(before[name]), str(value)] for name, value in changes.items()}
     audit.record("environment.settings", membership.user, environment=environment, changed=changed)
     db.session.flush()
     _raise_gates(membership, environment)
     db.session.commit()
 
 
+def _checked(wanted: Settings) -> dict[str, Any]:
+    """What is wanted, in the form in which it is stored. Raises :class:`Invalid`."""
+    values = {name: value for name, value in vars(wanted).items() if value is not None}
+    if not SESSION_LEAST <= values.get("session_seconds", SESSION_LEAST) <= SESSION_MOST:
+        raise Invalid("session_minutes", "A session lasts from 15 minutes to 36 hours (2,160 minutes).")
+    if wanted.description is not None:
+        values["description"] = _short(wanted.description, "description", 200)
+    if wanted.terraform_directory is not None:
+        values["terraform_directory"] = _directory(wanted.terraform_directory)
+    return values
+
+
+def _sentences(environment: Environment) -> dict[str, tuple[str, str]]:
+    """For each setting its field of the form, and what is said there when the page was out of date."""
+    now = {
+        "mfa_level": ("mfa_level", environment.mfa_level.value),
+        "session_seconds": ("session_minutes", str(environment.session_seconds // 60)),
+        "description": ("description", environment.description),
+        "terraform_directory": ("terraform_directory", environment.terraform_directory),
+    }
+    sentence = (
+        "This is {} now. Your page was out of date, so nothing was changed; save again to replace it by what is here."
+    )
+    return {name: (field, sentence.format(value or "empty")) for name, (field, value) in now.items()}
+
+
 def _hold_still(environment: Environment) -> None:
-    """Lock the run that holds the environment: one whose plan ends at this moment must not slip past a raised level.
+    """Lock the environment, so that its settings are what is read here until the commit, and the run that holds it: one
+    whose plan ends at this moment must not slip past a raised level.
 
     The run before the environment, as everywhere.
     """
     active = select(Environment.active_run_id).where(Environment.id == environment.id).scalar_subquery()
     db.session.execute(select(Run.id).where(Run.id == active).with_for_update())
-    db.session.refresh(environment)
+    db.session.refresh(environment, with_for_update={"of": Environment, "key_share": True})
 
 
 def _raise_gates(membership: Membership, environment: Environment) -> None:

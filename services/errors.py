@@ -34,6 +34,14 @@ class Conflict(LockstepError):
     """Somebody or something was faster (409): the status moved on, the environment is held or locked."""
 
 
+class Outdated(Conflict):
+    """What a form would change is not what its page showed. ``fields``: for each such field, what it is now."""
+
+    def __init__(self, fields: dict[str, str]) -> None:
+        super().__init__(" ".join(fields.values()))
+        self.fields = fields
+
+
 class CodeRejected(LockstepError):
     """The gate said no. ``reason`` is that of a row of policy/sts_answers.py; ``waiting`` seconds to wait, if known."""
 

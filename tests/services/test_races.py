@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -314,6 +315,22 @@ def test_a_raised_level_reaches_a_plan_that_ends_at_this_moment(here: Flask) -> 
 
     assert at_once(here, finish, raise_level) == [None, None]
     assert run_of(run_id).status is RunStatus.AWAITING_APPLY_AUTHENTICATION
+
+
+def test_two_who_change_the_level_from_one_page_at_once(here: Flask) -> None:
+    for _ in range(ROUNDS):
+        environment = factories.environment("levels", mfa_level=MfaLevel.APPLIES_ONLY)
+        shown = Settings.of(environment)
+
+        def save(level: MfaLevel, shown: Settings = shown) -> None:
+            environments.save_settings(
+                factories.member(), factories.environment("levels"), replace(shown, mfa_level=level), shown
+            )
+
+        answers = at_once(here, partial(save, MfaLevel.NEVER), partial(save, MfaLevel.PLANS_AND_APPLIES))
+        assert kinds(answers) == ["NoneType", "Outdated"]
+        won = (MfaLevel.NEVER, MfaLevel.PLANS_AND_APPLIES)[answers.index(None)]
+        assert factories.environment("levels").mfa_level is won
 
 
 def test_a_variable_that_is_deleted_while_it_is_changed(here: Flask) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from html import unescape
 from typing import Any
 
 from flask.testing import FlaskClient
@@ -11,6 +12,19 @@ from werkzeug.test import TestResponse
 from tests.factories import PASSWORD
 
 _TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"|"X-CSRFToken": "([^"]+)"')
+_INPUT = re.compile(r'<input(?=[^>]* name="(\w+)")(?=[^>]* value="([^"]*)")')
+_SELECT = re.compile(r'<select[^>]* name="(\w+)"(?:(?!</select>).)*<option selected>([^<]*)', re.DOTALL)
+
+
+def form_in(page: str, action: str) -> dict[str, str]:
+    """What a browser would send to ``action`` from its form in the page if nobody types, but the token, which
+    :meth:`Client.submit` brings.
+    """
+    form = page.partition(f'action="{action}"')[2].partition("</form>")[0]
+    assert form, f"no form goes to {action}"
+    found = {name: unescape(value) for name, value in _INPUT.findall(form) + _SELECT.findall(form)}
+    del found["csrf_token"]
+    return found
 
 
 class Client(FlaskClient):

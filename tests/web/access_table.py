@@ -109,7 +109,7 @@ _TEAM = f"{_ORG}/teams/<int:number>"
 _PLATFORM = f"{_ACME}/teams/{{team}}"
 _PANEL = f"{_SHARED}/<organization>/<panel>"
 _VARIABLE = {"name": "some_name", "value": "some value", "category": "env"}
-_GATE = {"mfa_level": "applies only", "session_minutes": "60"}
+_GATE = {"mfa_level": "applies only", "session_minutes": "60", "seen_mfa_level": "never", "seen_session_minutes": "60"}
 
 PAGES = [
     Row("GET", "/static/<path:filename>", "/static/app.css", (200, 200, 200, 200)),
@@ -177,7 +177,8 @@ PAGES = [
     Row("GET", f"{_ORG}/environments/new", f"{_ACME}/environments/new", owners(200)),
     Row("POST", f"{_ORG}/environments/new", f"{_ACME}/environments/new", owners(303), {"name": "staging"}),
     Row("GET", f"{_ENV}/settings", f"{_NETWORK}/settings", readers(200)),
-    Row("POST", f"{_ENV}/settings", f"{_NETWORK}/settings", admins(303), {"description": "Subnets"}),
+    Row("POST", f"{_ENV}/settings", f"{_NETWORK}/settings", admins(303),
+        {"description": "Subnets", "seen_description": ""}),
     Row("POST", f"{_ENV}/settings/lock", f"{_NETWORK}/settings/lock", writers(303), {"reason": "Freeze"}),
     Row("POST", f"{_ENV}/settings/unlock", f"{_ACME}/environments/locked/settings/unlock", writers(303)),
     Row("GET", _SHARED, f"{_SHARED}?organization=acme", members(200)),

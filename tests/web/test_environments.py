@@ -13,15 +13,19 @@ from extensions import db
 from models import AuditEvent
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
+from policy.permissions import Access, Role
 from tests import factories
 from tests.factories import World
-from tests.support.client import Client
+from tests.support.client import Client, form_in
 
+#: What the settings of a new environment are, as its page sends them beside the fields.
+SEEN = {"seen_mfa_level": "never", "seen_session_minutes": "60", "seen_terraform_directory": "", "seen_description": ""}
 SETTINGS = {
     "mfa_level": "plans and applies",
     "session_minutes": "90",
     "terraform_directory": "live/network/",
     "description": "VPC",
+    **SEEN,
 }
 
 
@@ -108,6 +112,122 @@ def test_refused_at_its_field(app: Flask, alice: Client, world: World, field: st
     assert field == "mfa_level" or f'value="{value}"' in page
     assert field == "description" or 'value="VPC"' in page
     assert _environment(app, "mfa_level", "session_seconds") == (MfaLevel.NEVER, 3600)
+
+
+# -- a page that is out of date ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def olga(app: Flask, world: World) -> Client:
+    """Another owner."""
+    with app.app_context():
+        factories.member("olga", world.organization, Role.OWNER)
+    client = app.test_client()
+    assert isinstance(client, Client)
+    return client.sign_in("olga")
+
+
+def _open(client: Client, world: World) -> dict[str, str]:
+    """The settings page: what its form would send."""
+    return form_in(client.get(f"{world.path}/settings").get_data(as_text=True), f"{world.path}/settings")
+
+
+def _changes(app: Flask) -> list[tuple[str, dict[str, list[str]]]]:
+    with app.app_context():
+        query = select(AuditEvent).where(AuditEvent.action == "environment.settings").order_by(AuditEvent.id)
+        return [(event.actor_name, event.details["changed"]) for event in db.session.scalars(query)]
+
+
+def test_what_nobody_changed_in_an_old_page_stays_as_others_saved_it(
+    app: Flask, alice: Client, olga: Client, world: World
+) -> None:
+    old = _open(alice, world)
+    theirs = {"mfa_level": "plans and applies", "session_minutes": "90", "terraform_directory": "live"}
+    assert olga.submit(f"{world.path}/settings", _open(olga, world) | theirs).status_code == 303
+    assert alice.submit(f"{world.path}/settings", old | {"description": "VPC"}).status_code == 303
+    saved = _environment(app, "mfa_level", "session_seconds", "terraform_directory", "description")
+    assert saved == (MfaLevel.PLANS_AND_APPLIES, 5400, "live", "VPC")
+    assert _changes(app)[1] == ("alice", {"description": ["", "VPC"]})
+
+
+@pytest.mark.parametrize(
+    ("field", "theirs", "mine", "now"),
+    [
+        ("mfa_level", "plans and applies", "applies only", "plans and applies"),
+        ("session_minutes", "30", "120", "30"),
+        ("terraform_directory", "live", "staging", "live"),
+        ("description", "The “VPC”", "VPC", "The “VPC”"),
+        ("description", "", "VPC", "empty"),
+    ],
+)
+def test_what_others_changed_meanwhile_is_not_overwritten_unseen(
+    app: Flask, alice: Client, olga: Client, world: World, field: str, theirs: str, mine: str, now: str
+) -> None:
+    with app.app_context():
+        factories.environment(description="Network")
+    old = _open(alice, world)
+    more = {"session_minutes": "45"} if field != "session_minutes" else {"description": "45"}
+    assert olga.submit(f"{world.path}/settings", _open(olga, world) | {field: theirs}).status_code == 303
+    columns = ("mfa_level", "session_seconds", "terraform_directory", "description")
+    before = _environment(app, *columns)
+    answer = alice.submit(f"{world.path}/settings", old | more | {field: mine})
+    page = unescape(answer.get_data(as_text=True))
+    assert answer.status_code == 409
+    assert f'id="{field}-error"' in page and f"This is {now} now" in page and "nothing was changed" in page
+    assert page.count("-error") == 2, "the one field, and its control that names the sentence"
+    assert _environment(app, *columns) == before and len(_changes(app)) == 1
+    # What was typed is kept. Who saves again has read what is so now.
+    again = form_in(answer.get_data(as_text=True), f"{world.path}/settings")
+    assert {name: again[name] for name in (field, *more)} == {field: mine, **more}
+    assert alice.submit(f"{world.path}/settings", again).status_code == 303
+    assert _open(alice, world)[field] == mine
+    assert set(_changes(app)[1][1]) == {name.replace("minutes", "seconds") for name in (field, *more)}
+
+
+def test_two_who_want_the_same_do_not_collide(app: Flask, alice: Client, olga: Client, world: World) -> None:
+    """Nor do the two forms of a double click."""
+    old = _open(alice, world)
+    for client in (olga, alice, alice):
+        assert client.submit(f"{world.path}/settings", old | {"mfa_level": "applies only"}).status_code == 303
+    assert _environment(app, "mfa_level") == (MfaLevel.APPLIES_ONLY,)
+    assert _changes(app)[1:] == [("alice", {}), ("alice", {})]
+
+
+@pytest.mark.parametrize("unseen", [{}, {"seen_mfa_level": "sometimes"}, {"seen_mfa_level": ""}])
+def test_a_form_that_does_not_say_what_it_showed_lowers_nothing(
+    app: Flask, alice: Client, world: World, unseen: dict[str, str]
+) -> None:
+    """Of a page from before an upgrade, for example."""
+    with app.app_context():
+        factories.environment(mfa_level=MfaLevel.PLANS_AND_APPLIES)
+    form = {name: value for name, value in SETTINGS.items() if name not in SEEN}
+    answer = alice.submit(f"{world.path}/settings", form | unseen | {"mfa_level": "never"})
+    page = unescape(answer.get_data(as_text=True))
+    assert answer.status_code == 409
+    assert "This is plans and applies now" in page and 'id="session_minutes-error"' in page
+    assert _environment(app, "mfa_level", "session_seconds") == (MfaLevel.PLANS_AND_APPLIES, 3600)
+    assert _changes(app) == []
+
+
+def test_a_refused_form_still_knows_what_its_page_showed(app: Flask, alice: Client, olga: Client, world: World) -> None:
+    old = _open(alice, world)
+    assert olga.submit(f"{world.path}/settings", old | {"mfa_level": "plans and applies"}).status_code == 303
+    answer = alice.submit(f"{world.path}/settings", old | {"session_minutes": "1"})
+    assert answer.status_code == 422
+    again = form_in(answer.get_data(as_text=True), f"{world.path}/settings") | {"session_minutes": "30"}
+    assert alice.submit(f"{world.path}/settings", again).status_code == 303
+    assert _environment(app, "mfa_level", "session_seconds") == (MfaLevel.PLANS_AND_APPLIES, 1800)
+
+
+def test_an_admins_page_overwrites_nothing_unseen_either(app: Flask, alice: Client, bob: Client, world: World) -> None:
+    with app.app_context():
+        factories.grant(factories.environment(), "bob", Access.ADMIN)
+    old = _open(bob, world)
+    assert "seen_mfa_level" not in old
+    alice.submit(f"{world.path}/settings", SETTINGS)
+    assert bob.submit(f"{world.path}/settings", old | {"terraform_directory": "staging"}).status_code == 409
+    assert bob.submit(f"{world.path}/settings", old).status_code == 303
+    assert _environment(app, "terraform_directory", "description") == ("live/network", "VPC")
 
 
 def test_members_read_the_values_and_a_crafted_post_changes_nothing(app: Flask, bob: Client, world: World) -> None:

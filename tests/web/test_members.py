@@ -56,7 +56,8 @@ def test_access_that_is_taken_away_ends_with_the_request(app: Flask, bob: Client
         with app.app_context():
             factories.grant(factories.environment(), "bob", access)
         assert bob.get(f"{world.path}/changes/runs").status_code == page
-        assert bob.submit(f"{world.path}/settings", {"description": "x"}).status_code == settings
+        form = {"description": "x", "seen_description": ""}
+        assert bob.submit(f"{world.path}/settings", form).status_code == settings
         assert _state(app, "bob", token) == download
         listed = _text(bob.get(world.home))
         assert (f"{world.path}/changes" in listed) is (access is not None)
@@ -126,7 +127,8 @@ def test_an_admin_sees_the_gate_and_cannot_change_it(app: Flask, bob: Client, wo
     assert "Save settings" in page and 'name="mfa_level"' not in page and 'name="session_minutes"' not in page
     for sent in ({"mfa_level": "never", "session_minutes": "60"}, {"mfa_level": "never", "session_minutes": "600"}):
         assert bob.submit(f"{world.path}/settings", sent).status_code == 403
-    assert bob.submit(f"{world.path}/settings", {"terraform_directory": "live"}).status_code == 303
+    form = {"terraform_directory": "live", "seen_terraform_directory": ""}
+    assert bob.submit(f"{world.path}/settings", form).status_code == 303
     with app.app_context():
         assert factories.environment().terraform_directory == "live"
 
