@@ -125,7 +125,7 @@ def unlock(organization: str, environment: str) -> ResponseReturnValue:
     others = found.locked_by is not None and found.locked_by_id != membership.user_id
     if others and (asked := prove_first()) is not None:
         return asked
-    environments.unlock(membership, found)
+    environments.unlock(membership, found, request.form.get("lock", ""))
     flash(f"{found.name} is unlocked.", "success")
     return redirect(_address(found), 303)
 

@@ -54,3 +54,8 @@ class Environment(Base):
     locked_by: Mapped[User | None] = relationship(foreign_keys=locked_by_id)
     state_lock_by: Mapped[User | None] = relationship(foreign_keys=state_lock_by_id)
     settings_saved_by: Mapped[User | None] = relationship(foreign_keys=settings_saved_by_id)
+
+    @property
+    def lock_mark(self) -> str | None:
+        """Tells the lock that a person set by hand from any other: who did, and when. None when there is none."""
+        return f"{self.locked_by.name} {self.locked_at}" if self.locked_by else None

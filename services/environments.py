@@ -184,16 +184,30 @@ def lock(membership: Membership, environment: Environment, reason: str) -> None:
     db.session.commit()
 
 
-def unlock(membership: Membership, environment: Environment) -> None:
-    """Take the manual lock off, commit, and start what was pending."""
+def unlock(membership: Membership, environment: Environment, seen: str) -> None:
+    """Take off the manual lock whose :attr:`Environment.lock_mark` was ``seen``, commit, and start what was pending.
+
+    Raises :class:`Forbidden`, and :class:`Conflict` when that lock is gone already, whether or not another is there.
+    """
     require(membership, Permission.LOCK, "You cannot unlock this environment.", environment)
-    statement = update(Environment).where(Environment.id == environment.id, Environment.locked_by_id.is_not(None))
+    same = Environment.locked_by_id == environment.locked_by_id, Environment.locked_at == environment.locked_at
     values = {"locked_by_id": None, "locked_at": None, "lock_reason": ""}
-    if not won(statement.values(**values)):
-        raise Conflict("This environment is not locked. Nothing was changed.")
+    statement = update(Environment).where(Environment.id == environment.id, *same).values(**values)
+    if environment.lock_mark != seen or not won(statement):
+        db.session.rollback()  # what is so now is told
+        raise Conflict(_not_that_lock(environment))
     audit.record("environment.unlock", membership.user, environment=environment)
     db.session.commit()
     runs.start_pending(environment.id)
+
+
+def _not_that_lock(environment: Environment) -> str:
+    if environment.locked_by is None:
+        return "This environment is not locked. Nothing was changed."
+    return (
+        f"{environment.name} is locked by {environment.locked_by.name} now: {environment.lock_reason}. Nothing was "
+        "changed, because your page did not show this lock; look at the settings as they are now before you unlock it."
+    )
 
 
 def _short(text: str, field: str, most: int) -> str:

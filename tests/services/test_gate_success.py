@@ -279,7 +279,7 @@ def test_a_lock_put_on_while_aws_answers_counts(aws: Aws, environment: Environme
     environments.lock(factories.member("bob"), environment, "a fire")
     too_late(aws, here, run, beside)
     assert run.status is RunStatus.AWAITING_PLAN_AUTHENTICATION
-    environments.unlock(factories.member("bob"), environment)
+    environments.unlock(factories.member("bob"), environment, str(environment.lock_mark))
     lab.authenticate(run, aws.code())
     assert run.status is RunStatus.PLAN_QUEUED
 

@@ -264,10 +264,11 @@ def test_a_manual_lock_stops_new_plans_and_applies(environment: Environment) -> 
     runs.discard(factories.member(), run)
     pending = lab.new_run(environment)
     assert lab.status(pending) is S.PENDING
-    environments.unlock(factories.member(), environment)
+    mark = str(environment.lock_mark)
+    environments.unlock(factories.member(), environment, mark)
     assert lab.status(pending) is S.PLAN_QUEUED
     with pytest.raises(Conflict, match=r"not locked"):
-        environments.unlock(factories.member(), environment)
+        environments.unlock(factories.member(), environment, mark)
 
 
 def test_a_run_of_another_environment_is_not_found(environment: Environment) -> None:

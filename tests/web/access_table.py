@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
@@ -109,6 +110,7 @@ _TEAM = f"{_ORG}/teams/<int:number>"
 _PLATFORM = f"{_ACME}/teams/{{team}}"
 _PANEL = f"{_SHARED}/<organization>/<panel>"
 _VARIABLE = {"name": "some_name", "value": "some value", "category": "env"}
+_LOCKED_AT = datetime(2026, 1, 1, tzinfo=UTC)
 _GATE = {"mfa_level": "applies only", "session_minutes": "60", "seen_mfa_level": "never", "seen_session_minutes": "60"}
 
 PAGES = [
@@ -180,7 +182,8 @@ PAGES = [
     Row("POST", f"{_ENV}/settings", f"{_NETWORK}/settings", admins(303),
         {"description": "Subnets", "seen_description": ""}),
     Row("POST", f"{_ENV}/settings/lock", f"{_NETWORK}/settings/lock", writers(303), {"reason": "Freeze"}),
-    Row("POST", f"{_ENV}/settings/unlock", f"{_ACME}/environments/locked/settings/unlock", writers(303)),
+    Row("POST", f"{_ENV}/settings/unlock", f"{_ACME}/environments/locked/settings/unlock", writers(303),
+        {"lock": f"bob {_LOCKED_AT}"}),
     Row("GET", _SHARED, f"{_SHARED}?organization=acme", members(200)),
     Row("POST", _PANEL, f"{_SHARED}/acme/shared", owners(303), _VARIABLE),
     Row("POST", f"{_PANEL}/<int:number>", f"{_SHARED}/acme/shared/{{shared}}", owners(303), _VARIABLE),
@@ -264,7 +267,8 @@ def furnish(app: Flask) -> dict[str, Any]:
     """Things to point at, their names and numbers, and the people of PEOPLE who are not in the world yet."""
     with app.app_context():
         network = factories.environment()
-        factories.environment("locked", locked_by_id=factories.person("bob").id, lock_reason="Freeze")
+        bob = factories.person("bob").id
+        factories.environment("locked", locked_by_id=bob, locked_at=_LOCKED_AT, lock_reason="Freeze")
         applied = factories.run(network, RunStatus.APPLIED)
         waiting = factories.run(network, RunStatus.AWAITING_CONFIRMATION)
         shelf = factories.environment("shelf")

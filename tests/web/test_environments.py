@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from sqlalchemy import select
+from werkzeug.test import TestResponse
 
 from extensions import db
-from models import AuditEvent
+from models import AuditEvent, Run
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from policy.permissions import Access, Role
@@ -254,9 +255,42 @@ def test_members_lock_and_unlock(app: Flask, alice: Client, bob: Client, world: 
     page = _text(alice, f"{world.path}/settings")
     assert "Locked by bob" in page and "bob asked to wait: “Freeze until Friday”" in page
     assert alice.submit(f"{world.path}/settings/lock", {"reason": "Mine"}).status_code == 409
-    assert alice.submit(f"{world.path}/settings/unlock").status_code == 303
-    assert alice.submit(f"{world.path}/settings/unlock").status_code == 409
+    assert _unlock(alice, world, _lock(alice, world)).status_code == 303
     assert _environment(app, "locked_by", "lock_reason") == (None, "")
+
+
+def _lock(client: Client, world: World) -> dict[str, str]:
+    """What the form sends that takes the lock off which the page shows."""
+    return form_in(client.get(f"{world.path}/settings").get_data(as_text=True), f"{world.path}/settings/unlock")
+
+
+def _unlock(client: Client, world: World, form: dict[str, str]) -> TestResponse:
+    return client.submit(f"{world.path}/settings/unlock", form)
+
+
+@pytest.mark.parametrize("who", ["bob", "alice"])
+def test_an_old_page_takes_off_no_lock_that_it_did_not_show(
+    app: Flask, alice: Client, world: World, who: str, request: pytest.FixtureRequest
+) -> None:
+    with app.app_context():
+        pending = factories.run(factories.environment(), RunStatus.PENDING).id
+    alice.submit(f"{world.path}/settings/lock", {"reason": "my change"})
+    old = _lock(alice, world)
+    with app.app_context():
+        factories.environment(locked_by_id=None, locked_at=None, lock_reason="")  # unlocked in another tab
+    refused = _unlock(alice, world, old)
+    assert refused.status_code == 409 and "is not locked" in refused.get_data(as_text=True)
+    client: Client = request.getfixturevalue(who)
+    assert client.submit(f"{world.path}/settings/lock", {"reason": "incident, do not touch"}).status_code == 303
+    for form in (old, {}):  # {}: of a page from before an upgrade
+        refused = _unlock(alice, world, form)
+        page = unescape(refused.get_data(as_text=True))
+        assert refused.status_code == 409
+        assert f"network is locked by {who} now: incident, do not touch. Nothing was changed" in page
+    assert _environment(app, "lock_reason") == ("incident, do not touch",)
+    with app.app_context():
+        assert db.session.get_one(Run, pending).status is RunStatus.PENDING
+    assert _unlock(alice, world, _lock(alice, world)).status_code == 303
 
 
 @pytest.mark.parametrize("who", ["alice", "bob"])

@@ -15,7 +15,7 @@ from models import AuditEvent, SignIn
 from services import clock, sign_ins
 from tests import factories
 from tests.factories import PASSWORD, World
-from tests.support.client import Client
+from tests.support.client import Client, form_in
 
 pytestmark = pytest.mark.usefixtures("world")
 
@@ -272,14 +272,18 @@ def test_force_from_the_page_of_a_run_leads_back_to_it(app: Flask, alice: Client
 
 def test_somebody_elses_lock_asks_and_ones_own_does_not(app: Flask, alice: Client, bob: Client, world: World) -> None:
     make_old(app, proved_at=timedelta(minutes=16))
-    settings = f"{world.path}/settings"
+    settings, unlock = f"{world.path}/settings", f"{world.path}/settings/unlock"
+
+    def shown() -> dict[str, str]:
+        return form_in(bob.get(settings).get_data(as_text=True), unlock)
+
     assert bob.submit(f"{settings}/lock", {"reason": "wait"}).location == settings
-    asked = alice.submit(f"{settings}/unlock", headers={"Referer": f"http://localhost{settings}"}).location
+    asked = alice.submit(unlock, shown(), headers={"Referer": f"http://localhost{settings}"}).location
     assert asked == f"/settings/sessions/prove?next={settings}"
-    assert bob.submit(f"{settings}/unlock").location == settings
+    assert bob.submit(unlock, shown()).location == settings
     bob.submit(f"{settings}/lock", {"reason": "wait"})
     assert alice.submit(asked, {"password": PASSWORD}).location == settings
-    assert alice.submit(f"{settings}/unlock").location == settings
+    assert alice.submit(unlock, shown()).location == settings
 
 
 def test_the_proof_leads_to_no_other_site(app: Flask, alice: Client) -> None:
