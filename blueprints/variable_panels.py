@@ -28,6 +28,7 @@ class VariableForm(FlaskForm):
     value = StringField()
     sensitive = BooleanField()
     hcl = BooleanField()
+    seen_sensitive = BooleanField()
 
 
 @dataclass(frozen=True)

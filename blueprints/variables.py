@@ -103,6 +103,7 @@ def _save(membership: Membership, panel: Panel, number: int | None) -> Typed | N
             sensitive=form.sensitive.data,
             hcl=form.hcl.data,
             variable_id=number,
+            seen_sensitive=form.seen_sensitive.data,
         )
     except Invalid as error:
         return Typed.of(form, category, existing, refused(error))

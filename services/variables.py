@@ -20,6 +20,11 @@ from services.errors import Invalid, NotFound
 from services.execution import hcl as language
 from services.storage.vault import Vault, VaultError
 
+_SENSITIVE_NOW = (
+    "This variable is sensitive now, which your page did not show. Nothing was changed; tick “Sensitive” to keep it "
+    "so, or type the value again to make it visible."
+)
+
 
 @dataclass(frozen=True)
 class Place:
@@ -97,10 +102,12 @@ def save(
     sensitive: bool,
     hcl: bool = False,
     variable_id: int | None = None,
+    seen_sensitive: bool = False,
 ) -> Variable:
     """Make a variable, or with ``variable_id`` change one, and commit.
 
     When a sensitive variable is changed with an empty value, its value stays. A secret key is always sensitive.
+    Another sensitive one is made visible only by who saw that it was sensitive (``seen_sensitive``).
     Raises :class:`Forbidden`, :class:`NotFound`, and :class:`Invalid` for field "name" or "value".
     """
     _require_place(membership, place)
@@ -109,6 +116,8 @@ def save(
         name, category = existing.name, existing.category
     sensitive = sensitive or always_sensitive(name)
     if existing is not None:
+        if existing.sensitive and not sensitive and not seen_sensitive:
+            raise Invalid("value", _SENSITIVE_NOW)
         if existing.sensitive and not sensitive and not value:
             raise Invalid("value", "Type the value again to make it visible; the stored one is never shown.")
         keep = existing.sensitive and not value
@@ -158,11 +167,12 @@ def delete(membership: Membership, place: Place, variable_id: int) -> str:
 
 
 def find(place: Place, variable_id: int, *, lock: bool = False) -> Variable:
-    """A variable of exactly this place; with ``lock`` nobody else changes it until the caller commits.
+    """A variable of exactly this place; with ``lock`` as it is now, and until the caller commits.
 
     Raises :class:`NotFound`.
     """
-    variable = db.session.get(Variable, variable_id, with_for_update={"of": Variable} if lock else None)
+    held = {"of": Variable} if lock else None
+    variable = db.session.get(Variable, variable_id, populate_existing=lock, with_for_update=held)
     if variable is None or variable.place != place.word:
         raise NotFound("No such variable.")
     return variable

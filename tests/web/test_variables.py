@@ -12,7 +12,7 @@ from models import Category, Scope
 from services import variables
 from tests import factories
 from tests.factories import World
-from tests.support.client import Client
+from tests.support.client import Client, form_in
 
 SHARED = "/settings/organization_variables"
 SECRET = "wJalrXUtnFEMI-K7MDENG"
@@ -77,10 +77,32 @@ def test_editing_a_sensitive_one_with_nothing_keeps_it(app: Flask, alice: Client
         number = factories.variable("PSK", SECRET, sensitive=True).id
     alice.submit(f"{SHARED}/acme/shared/{number}", {"value": "", "sensitive": "on"})
     assert _resolved(app, "alice", world).env["PSK"] == SECRET
-    answer = alice.submit(f"{SHARED}/acme/shared/{number}", {"value": ""})
+    answer = alice.submit(f"{SHARED}/acme/shared/{number}", {"value": "", "seen_sensitive": "on"})
     assert answer.status_code == 422
     assert 'aria-describedby="variable-' in answer.get_data(as_text=True)
     assert _resolved(app, "alice", world).env["PSK"] == SECRET
+
+
+def test_an_old_page_makes_nothing_visible_that_became_sensitive(app: Flask, alice: Client, world: World) -> None:
+    with app.app_context():
+        number = factories.variable("PSK", SECRET).id
+    editing, save = f"{SHARED}?organization=acme&edit={number}", f"{SHARED}/acme/shared/{number}"
+
+    def shown() -> dict[str, str]:
+        return form_in(_page(alice, editing), f"{save}#variable-{number}")
+
+    old = shown() | {"value": SECRET}
+    assert alice.submit(save, old | {"sensitive": "on"}).status_code == 303  # somebody, in another page
+    answer = alice.submit(save, old)
+    page = unescape(answer.get_data(as_text=True))
+    assert answer.status_code == 422 and SECRET not in page
+    assert "This variable is sensitive now, which your page did not show. Nothing was changed" in page
+    assert SECRET not in _page(alice, editing)
+    assert alice.submit(save, old | {"value": SECRET + "2", "sensitive": "on"}).status_code == 303
+    # Who has seen it and types the value may.
+    assert alice.submit(save, shown() | {"value": "not secret"}).status_code == 303
+    assert "not secret" in _page(alice, editing)
+    assert alice.submit(save, shown() | {"value": "still not"}).status_code == 303
 
 
 def test_a_secret_key_is_sensitive_whatever_was_ticked(app: Flask, alice: Client, world: World) -> None:
