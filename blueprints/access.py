@@ -47,7 +47,8 @@ def change(organization: str, environment: str, number: int) -> ResponseReturnVa
     """Give somebody who has access more or less of it."""
     membership, found = load_environment(organization, environment)
     try:
-        grant = grants.change(membership, found, number, _level(), seen=request.form.get("seen", ""))
+        seen = request.form.get("seen", "")
+        grant = grants.change(membership, found, number, _level(), whose=_whose(), seen=seen)
     except Invalid as error:
         return _page(found, {f"grant-{number}": str(error)}), 422
     flash(f"{grants.holder(grant)} has {grant.access.value} access now.", "success")
@@ -59,9 +60,13 @@ def change(organization: str, environment: str, number: int) -> ResponseReturnVa
 def remove(organization: str, environment: str, number: int) -> ResponseReturnValue:
     """Take access away."""
     membership, found = load_environment(organization, environment)
-    name = grants.holder(grants.remove(membership, found, number))
+    name = grants.holder(grants.remove(membership, found, number, whose=_whose()))
     flash(f"The access of {name} is taken away.", "success")
     return _back(found)
+
+
+def _whose() -> str:
+    return request.form.get("holder", "")
 
 
 def _level() -> Access:
@@ -76,6 +81,7 @@ def _page(environment: Environment, errors: dict[str, str] | None = None) -> str
     return render_template(
         "environments/access.html",
         grants=grants.of(environment),
+        mark=grants.mark,
         teams=teams,
         people=people,
         owners=members.owners(environment.organization),

@@ -30,6 +30,11 @@ def holder(grant: Grant) -> str:
     return grant.team.name if grant.team else grant.user.name if grant.user else ""
 
 
+def mark(grant: Grant) -> str:
+    """Whose it is, as forms send it: "team:NAME" or "person:NAME"."""
+    return f"{'team' if grant.team else 'person'}:{holder(grant)}"
+
+
 def candidates(environment: Environment) -> tuple[list[Team], list[User]]:
     """Teams and people of the organization that have no grant here yet; owners need none."""
     present = of(environment)
@@ -65,12 +70,14 @@ def give(membership: Membership, environment: Environment, level: Access, *, tea
     return made
 
 
-def change(membership: Membership, environment: Environment, number: int, level: Access, *, seen: str) -> Grant:
-    """Change what a grant gives from what was ``seen``, and commit.
+def change(
+    membership: Membership, environment: Environment, number: int, level: Access, *, whose: str, seen: str
+) -> Grant:
+    """Change what a grant gives from what was ``seen``, and commit. ``whose`` is its :func:`mark` as it was seen.
 
     Raises :class:`Forbidden`, :class:`NotFound`, :class:`Conflict`.
     """
-    grant = _found(membership, environment, number)
+    grant = _found(membership, environment, number, whose)
     mine = (Grant.id == number, Grant.access == grant.access)
     if grant.access.value != seen or not won(update(Grant).where(*mine).values(access=level)):
         raise Conflict(_MOVED_ON)
@@ -79,20 +86,22 @@ def change(membership: Membership, environment: Environment, number: int, level:
     return grant
 
 
-def remove(membership: Membership, environment: Environment, number: int) -> Grant:
-    """Take the access away, and commit. Raises as :func:`change`."""
-    grant = _found(membership, environment, number, lock=True)
+def remove(membership: Membership, environment: Environment, number: int, *, whose: str) -> Grant:
+    """Take the access away, and commit. Arguments and errors are those of :func:`change`."""
+    grant = _found(membership, environment, number, whose, lock=True)
     db.session.delete(grant)
     _record("access.remove", membership, environment, grant, grant.access.value)
     db.session.commit()
     return grant
 
 
-def _found(membership: Membership, environment: Environment, number: int, *, lock: bool = False) -> Grant:
+def _found(membership: Membership, environment: Environment, number: int, whose: str, *, lock: bool = False) -> Grant:
     require(membership, Permission.MANAGE_ACCESS, _ONLY_ADMINS, environment)
     grant = db.session.get(Grant, number, with_for_update={"of": Grant} if lock else None)
     if grant is None or grant.environment_id != environment.id:
         raise NotFound("No such access.")
+    if mark(grant) != whose:  # SQLite gives the number of a row that is gone to a new one
+        raise Conflict(_MOVED_ON)
     return grant
 
 

@@ -185,9 +185,9 @@ def test_a_grant_is_for_teams_and_members_of_the_same_organization() -> None:
 def test_an_access_that_somebody_changed_meanwhile_is_not_overwritten() -> None:
     network = factories.environment()
     (grant,) = grants.of(network)
-    grants.change(factories.member(), network, grant.id, Access.ADMIN, seen="write")
+    grants.change(factories.member(), network, grant.id, Access.ADMIN, whose="person:bob", seen="write")
     with pytest.raises(Conflict):
-        grants.change(factories.member(), network, grant.id, Access.READ, seen="write")
+        grants.change(factories.member(), network, grant.id, Access.READ, whose="person:bob", seen="write")
     db.session.rollback()
     assert grants.of(network)[0].access is Access.ADMIN
 

@@ -7,12 +7,12 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from extensions import db
-from models import TokenScope
+from models import Grant, TokenScope
 from policy.permissions import Access, Role
 from services import tokens
 from tests import factories
 from tests.factories import World
-from tests.support.client import Client
+from tests.support.client import Client, form_in
 
 
 def _text(answer: TestResponse) -> str:
@@ -92,8 +92,35 @@ def test_an_admin_gives_changes_and_removes_access(app: Flask, bob: Client, worl
         assert answer.status_code == 422 and 'aria-invalid="true"' in _text(answer)
     with app.app_context():
         mine = next(grant.id for grant in _grants() if grant.user_id)
-    page = _text(bob.submit(f"{here}/{mine}/remove", follow_redirects=True))
+    form = form_in(_text(bob.get(here)), f"{here}/{mine}/remove")
+    page = _text(bob.submit(f"{here}/{mine}/remove", form, follow_redirects=True))
     assert "The access of bob is taken away." in page and "no environment here that you have access to" in page
+
+
+def test_an_old_page_changes_the_access_of_nobody_else(app: Flask, alice: Client, world: World) -> None:
+    """SQLite gives the number of the newest row, when it is gone, to the next."""
+    here = f"{world.path}/access"
+    with app.app_context():
+        for name in ("erin", "mallory"):
+            factories.member(name, role=Role.MEMBER, access=None)
+        factories.grant(factories.environment(), "erin", Access.WRITE)
+        number = _grants()[-1].id
+    page = _text(alice.get(here))
+    change, remove = f"{here}/{number}", f"{here}/{number}/remove"
+    with app.app_context():
+        factories.grant(factories.environment(), "erin", None)
+        here_too = {"environment_id": factories.environment().id, "user_id": factories.person("mallory").id}
+        db.session.add(Grant(id=number, access=Access.WRITE, **here_too))
+        db.session.commit()
+    for path, typed in ((change, {"access": "admin"}), (remove, {})):
+        answer = alice.submit(path, form_in(page, path) | typed)
+        assert answer.status_code == 409 and "Nothing was changed" in _text(answer)
+        assert alice.submit(path, {"seen": "write"} | typed).status_code == 409
+    with app.app_context():
+        assert db.session.get_one(Grant, number).access is Access.WRITE
+    now = _text(alice.get(here))
+    assert alice.submit(change, form_in(now, change) | {"access": "admin"}).status_code == 303
+    assert alice.submit(remove, form_in(_text(alice.get(here)), remove)).status_code == 303
 
 
 def _grants() -> list[factories.people.Grant]:
