@@ -88,17 +88,25 @@ VARIABLES_MISSING = Answer(
 )
 ALREADY_USED = Answer("already_used", "This code was already used.", "Nothing was sent to AWS.")
 
+_THROWN_AWAY = "Nothing was started and the temporary credentials were thrown away."
+
 #: AWS accepted the code, but the run had moved on meanwhile.
 TOO_LATE = Answer(
     "too_late",
     "AWS accepted the code, but the run had moved on.",
-    "Nothing was started and the temporary credentials were thrown away.",
+    _THROWN_AWAY,
+)
+#: The same of the person: their access was taken away, or they were signed out everywhere.
+ACCESS_ENDED = Answer(
+    "access_ended",
+    "AWS accepted the code, but whoever sent it lost access or was signed out meanwhile.",
+    _THROWN_AWAY,
 )
 
 ALL = {answer.reason: answer for answer in (
     CODE_REFUSED, SERIAL_WRONG, NOT_SIX_DIGITS, KEYS_UNKNOWN, SECRET_WRONG, CLOCK_WRONG, TEMPORARY_KEYS, DENIED,
     REGION_OFF, REGION_WRONG, THROTTLED, NO_ANSWER, UNREACHABLE, UNKNOWN, TOO_MANY, VARIABLES_MISSING, ALREADY_USED,
-    TOO_LATE,
+    TOO_LATE, ACCESS_ENDED,
 )}  # fmt: skip
 
 #: AWS gave no verdict on these: it did not answer, or had no time.

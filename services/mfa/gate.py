@@ -1,6 +1,7 @@
 """The gate: from six typed digits to a queued phase.
 
-Everything that can be refused here is refused before AWS is asked, because a code works once. Then one STS call.
+Everything that can be refused here is refused before AWS is asked, because a code works once. Then one STS call, and
+what can have changed meanwhile is looked at once more.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ from policy.lifecycle import Event, can_authenticate
 from policy.mfa import PhaseKind
 from policy.permissions import Permission
 from policy.sts_answers import Answer
-from services import audit, clock, holds, queue, runs, variables
+from services import audit, clock, holds, organizations, queue, runs, variables
 from services.access import require
 from services.compare_and_set import won
-from services.errors import CodeRejected, Conflict, ServiceAway, TooManyAttempts
+from services.errors import CodeRejected, Conflict, Forbidden, NotFound, ServiceAway, TooManyAttempts
 from services.mfa import handoff, sts
 from services.mfa.credentials import TemporaryCredentials
 from services.queue import connection
@@ -39,9 +40,10 @@ _CLAIM_LIFETIME = timedelta(seconds=60)
 
 @dataclass(frozen=True)
 class _Try:
-    """One submission of the form."""
+    """One submission of the form. ``epoch`` is that of the person's sessions when they sent it."""
 
     membership: Membership
+    epoch: int
     run: Run
     phase: Phase
     serial: str
@@ -56,15 +58,17 @@ class _Try:
 def authenticate(membership: Membership, run: Run, typed: str) -> None:
     """Check a code with AWS and queue the phase that the run awaits it for; commits.
 
-    ``typed`` is what the person entered. Raises :class:`services.errors.Forbidden`, :class:`Conflict` (the run is not
-    waiting, the environment is held or locked, another code is being checked), :class:`CodeRejected`,
-    :class:`TooManyAttempts`, :class:`ServiceAway`. The run stays waiting on each of them.
+    ``typed`` is what the person entered. Raises :class:`services.errors.Forbidden` and :class:`NotFound` (also for who
+    lost access while AWS answered), :class:`Conflict` (the run is not waiting, the environment is held or locked,
+    another code is being checked), :class:`CodeRejected`, :class:`TooManyAttempts`, :class:`ServiceAway`. The run stays
+    waiting on each of them.
     """
     require(membership, Permission.WRITE, "You cannot authenticate runs here.", run.environment)
     kind = _require_waiting(run)
     runs.refuse_when_locked(run.environment)
     values = variables.resolve(membership.user, run.environment.organization, run.environment)
-    attempt = _Try(membership, run, run.phase(kind), values.device or "", clock.now())
+    epoch = membership.user.session_epoch
+    attempt = _Try(membership, epoch, run, run.phase(kind), values.device or "", clock.now())
     code = mfa.normalise_code(typed)
     if code is None:
         _stop(attempt, sts_answers.NOT_SIX_DIGITS)
@@ -216,7 +220,8 @@ def _accepted(attempt: _Try, claim: str, credentials: TemporaryCredentials) -> N
         if sealed:
             handoff.drop(phase_id)
         _unclaim(phase_id, claim)
-        _record(attempt, Outcome.ACCEPTED, sts_answers.TOO_LATE)
+        ended = isinstance(error, Forbidden | NotFound)
+        _record(attempt, Outcome.ACCEPTED, sts_answers.ACCESS_ENDED if ended else sts_answers.TOO_LATE)
         db.session.commit()
         if isinstance(error, RedisError):
             raise ServiceAway("AWS accepted the code, but Redis does not answer. Nothing was started.") from None
@@ -230,6 +235,7 @@ def _open_gate(attempt: _Try, claim: str, credentials: TemporaryCredentials) -> 
     """Everything that stands in the database once AWS has accepted the code; the caller commits and enqueues."""
     run, phase, user = attempt.run, attempt.phase, attempt.user
     db.session.refresh(run)
+    _require_person(attempt)
     runs.refuse_when_locked(run.environment)
     if not _unclaim(phase.id, claim) or run.status.awaited_phase is not phase.kind:
         raise Conflict(runs.MOVED_ON)
@@ -245,6 +251,15 @@ def _open_gate(attempt: _Try, claim: str, credentials: TemporaryCredentials) -> 
     logs.say(phase.id, f"Authenticated with MFA by {user.name}", tone="ok")
     logs.say(phase.id, f"Device {attempt.serial}, session until {credentials.expires_at:%H:%M:%S} UTC")
     return runs.mark_queued(run, phase.kind, user)
+
+
+def _require_person(attempt: _Try) -> None:
+    """Raise as :func:`authenticate` for who lost access, or was signed out everywhere, since they sent the code."""
+    environment = attempt.run.environment
+    membership = organizations.membership(attempt.user, environment.organization.name)
+    require(membership, Permission.WRITE, sts_answers.ACCESS_ENDED.sentence, environment)
+    if membership.user.session_epoch != attempt.epoch:
+        raise Forbidden(sts_answers.ACCESS_ENDED.sentence)
 
 
 def _refused(attempt: _Try, claim: str, refused: sts.StsRefused) -> NoReturn:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import traceback
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,8 +18,9 @@ from models import AuditEvent, Environment, LogChunk, Outcome, Phase, PhaseStatu
 from policy import sts_answers
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import MfaLevel
-from services import clock, environments, evidence, queue, runs
-from services.errors import CodeRejected, Conflict, ServiceAway
+from policy.permissions import Access
+from services import clock, environments, evidence, queue, runs, sign_ins
+from services.errors import CodeRejected, Conflict, Forbidden, NotFound, ServiceAway
 from services.execution import ending
 from services.mfa import gate, handoff, sts
 from services.mfa.credentials import TemporaryCredentials
@@ -281,6 +283,48 @@ def test_a_lock_put_on_while_aws_answers_counts(aws: Aws, environment: Environme
     assert run.status is RunStatus.AWAITING_PLAN_AUTHENTICATION
     environments.unlock(factories.member("bob"), environment, str(environment.lock_mark))
     lab.authenticate(run, aws.code())
+    assert run.status is RunStatus.PLAN_QUEUED
+
+
+def while_aws_answers(monkeypatch: pytest.MonkeyPatch, here: Flask, act: Callable[[], Any]) -> None:
+    """Do something in another session when AWS has judged the code, and before its answer is here."""
+    real = sts.get_session_token
+
+    def asked(*arguments: Any) -> TemporaryCredentials:
+        try:
+            return real(*arguments)
+        finally:
+            lab.Beside(here, act).result()
+
+    monkeypatch.setattr(sts, "get_session_token", asked)
+
+
+ENDS: dict[str, Callable[[], Any]] = {
+    "withdrawn": lambda: factories.grant(factories.environment(), "bob", None),
+    "for reading only": lambda: factories.grant(factories.environment(), "bob", Access.READ),
+    "signed out everywhere": lambda: sign_ins.end_everywhere(factories.person("bob")),
+}
+
+
+@pytest.mark.parametrize("way", ENDS)
+def test_access_that_ends_while_aws_answers_opens_nothing(
+    aws: Aws, environment: Environment, here: Flask, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    run = lab.new_run(environment)
+    while_aws_answers(monkeypatch, here, ENDS[way])
+    with pytest.raises(NotFound if way == "withdrawn" else Forbidden) as caught:
+        lab.authenticate(run, aws.code("bob"), "bob")
+    if way != "withdrawn":
+        assert str(caught.value) == sts_answers.ACCESS_ENDED.sentence
+    monkeypatch.undo()
+    assert lab.status(run) is RunStatus.AWAITING_PLAN_AUTHENTICATION
+    assert (run.plan.claim, run.plan.authenticated_at, run.plan.log_size) == (None, None, 0)
+    assert environment.active_run_id is None
+    assert lab.queued_jobs() == []
+    assert handoff.take(run.plan.id) is None
+    [kept] = lab.attempts(run.plan)
+    assert (kept.user.name, kept.outcome, kept.reason) == ("bob", Outcome.ACCEPTED, "access_ended")
+    lab.authenticate(run, aws.code(), "alice")
     assert run.status is RunStatus.PLAN_QUEUED
 
 

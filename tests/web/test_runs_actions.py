@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -14,11 +16,13 @@ from models import AuditEvent, MfaAttempt, Run
 from policy import sts_answers
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import clock
+from policy.permissions import Access
+from services import clock, sign_ins
 from services.mfa import sts
 from services.mfa.credentials import TemporaryCredentials
 from tests import factories
 from tests.factories import World
+from tests.support import lab
 from tests.support.client import Client
 from tests.web import run_stories as stories
 
@@ -27,9 +31,9 @@ HTMX = {"HX-Request": "true"}
 CODE = "482915"
 
 
-def tell(app: Flask, status: S, level: MfaLevel = MfaLevel.APPLIES_ONLY) -> None:
+def tell(app: Flask, status: S, level: MfaLevel = MfaLevel.APPLIES_ONLY, by: str = "alice") -> None:
     with app.app_context():
-        stories.keys_for("alice")
+        stories.keys_for(by)
         stories.story(factories.environment(mfa_level=level), status)
 
 
@@ -97,6 +101,39 @@ def test_a_refused_code(app: Flask, alice: Client, world: World, aws_refuses: No
     field = page.split('id="token"')[1].split(">")[0]
     assert "autofocus" in field and "value=" not in field and 'aria-invalid="true"' in field
     assert CODE not in page and status_of(app) is S.AWAITING_APPLY_AUTHENTICATION
+
+
+ENDS: dict[str, Callable[[], object]] = {
+    "withdrawn": lambda: factories.grant(factories.environment(), "bob", None),
+    "for reading only": lambda: factories.grant(factories.environment(), "bob", Access.READ),
+    "signed out everywhere": lambda: sign_ins.end_everywhere(factories.person("bob")),
+}
+
+
+def meanwhile(app: Flask, monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen in another session before STS answers."""
+    answer = sts.get_session_token
+
+    def slow(*arguments: Any) -> TemporaryCredentials:
+        lab.Beside(app, happens).result()
+        return answer(*arguments)
+
+    monkeypatch.setattr(sts, "get_session_token", slow)
+
+
+@pytest.mark.parametrize("fragment", [True, False])
+@pytest.mark.parametrize("end", ENDS)
+def test_who_lost_access_while_aws_answered_reads_so(
+    app: Flask, bob: Client, world: World, aws_accepts: list[str], monkeypatch: pytest.MonkeyPatch, end: str,
+    fragment: bool,
+) -> None:  # fmt: skip
+    tell(app, S.AWAITING_APPLY_AUTHENTICATION, by="bob")
+    meanwhile(app, monkeypatch, ENDS[end])
+    answer = act(bob, world, "authenticate", {"token": CODE}, headers=HTMX if fragment else {})
+    page = answer.get_data(as_text=True)
+    assert answer.status_code == (404 if end == "withdrawn" else 403)
+    assert ("AWS accepted the code, but whoever sent it lost access" in page) is (end != "withdrawn")
+    assert aws_accepts == [CODE] and status_of(app) is S.AWAITING_APPLY_AUTHENTICATION
 
 
 def test_what_a_refused_code_leaves_has_no_code(
