@@ -10,7 +10,7 @@ from flask import Flask, Response, current_app, flash, g, make_response, redirec
 from flask_login import current_user
 from flask_wtf.csrf import CSRFError
 from redis.exceptions import RedisError
-from sqlalchemy.exc import DataError, OperationalError
+from sqlalchemy.exc import DataError, InvalidRequestError, OperationalError
 from werkzeug.exceptions import HTTPException, SecurityError
 
 from blueprints import incoming
@@ -100,9 +100,19 @@ def answer(status: int, sentence: str = "", title: str = "") -> Response:
 def _handler(status: int) -> Callable[[Exception], Response]:
     def handle(error: Exception) -> Response:
         db.session.rollback()
+        _forget_who_is_gone()
         return answer(status, "" if status == 404 else str(error))
 
     return handle
+
+
+def _forget_who_is_gone() -> None:
+    """The layout shows an organization only to whom it still has: they may have been removed at this moment."""
+    if g.get("membership") is not None:
+        try:
+            db.session.refresh(g.membership)
+        except InvalidRequestError:
+            g.membership = None
 
 
 def _http(error: HTTPException) -> Response | HTTPException:

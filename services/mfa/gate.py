@@ -37,22 +37,22 @@ from services.storage import logs
 #: An STS call in flight is forgotten after this long; the call itself ends after 20 s at most.
 _CLAIM_LIFETIME = timedelta(seconds=60)
 
+_ACCESS_ENDED = "You lost access or were signed out while AWS looked at the code. Nothing was started."
+
 
 @dataclass(frozen=True)
 class _Try:
-    """One submission of the form. ``epoch`` is that of the person's sessions when they sent it."""
+    """One submission of the form, by an account: what makes it a member can be gone when AWS has answered.
 
-    membership: Membership
+    ``epoch`` is that of the person's sessions when they sent it.
+    """
+
+    user: User
     epoch: int
     run: Run
     phase: Phase
     serial: str
     now: datetime
-
-    @property
-    def user(self) -> User:
-        """Who typed the code."""
-        return self.membership.user
 
 
 def authenticate(membership: Membership, run: Run, typed: str) -> None:
@@ -66,9 +66,9 @@ def authenticate(membership: Membership, run: Run, typed: str) -> None:
     require(membership, Permission.WRITE, "You cannot authenticate runs here.", run.environment)
     kind = _require_waiting(run)
     runs.refuse_when_locked(run.environment)
-    values = variables.resolve(membership.user, run.environment.organization, run.environment)
-    epoch = membership.user.session_epoch
-    attempt = _Try(membership, epoch, run, run.phase(kind), values.device or "", clock.now())
+    user = membership.user
+    values = variables.resolve(user, run.environment.organization, run.environment)
+    attempt = _Try(user, user.session_epoch, run, run.phase(kind), values.device or "", clock.now())
     code = mfa.normalise_code(typed)
     if code is None:
         _stop(attempt, sts_answers.NOT_SIX_DIGITS)
@@ -235,7 +235,7 @@ def _open_gate(attempt: _Try, claim: str, credentials: TemporaryCredentials) -> 
     """Everything that stands in the database once AWS has accepted the code; the caller commits and enqueues."""
     run, phase, user = attempt.run, attempt.phase, attempt.user
     db.session.refresh(run)
-    _require_person(attempt)
+    _require_person(attempt, sts_answers.ACCESS_ENDED.sentence)
     runs.refuse_when_locked(run.environment)
     if not _unclaim(phase.id, claim) or run.status.awaited_phase is not phase.kind:
         raise Conflict(runs.MOVED_ON)
@@ -253,13 +253,13 @@ def _open_gate(attempt: _Try, claim: str, credentials: TemporaryCredentials) -> 
     return runs.mark_queued(run, phase.kind, user)
 
 
-def _require_person(attempt: _Try) -> None:
+def _require_person(attempt: _Try, sentence: str) -> None:
     """Raise as :func:`authenticate` for who lost access, or was signed out everywhere, since they sent the code."""
     environment = attempt.run.environment
     membership = organizations.membership(attempt.user, environment.organization.name)
-    require(membership, Permission.WRITE, sts_answers.ACCESS_ENDED.sentence, environment)
+    require(membership, Permission.WRITE, sentence, environment)
     if membership.user.session_epoch != attempt.epoch:
-        raise Forbidden(sts_answers.ACCESS_ENDED.sentence)
+        raise Forbidden(sentence)
 
 
 def _refused(attempt: _Try, claim: str, refused: sts.StsRefused) -> NoReturn:
@@ -268,6 +268,8 @@ def _refused(attempt: _Try, claim: str, refused: sts.StsRefused) -> NoReturn:
     _unclaim(attempt.phase.id, claim)
     _record(attempt, outcome if refused.sent else Outcome.STOPPED, answer, refused)
     db.session.commit()
+    # Of a place that they may not know any more, nobody reads how it stands there.
+    _require_person(attempt, _ACCESS_ENDED)
     raise CodeRejected(answer.reason, f"{answer.sentence} {refused.more}".strip())
 
 

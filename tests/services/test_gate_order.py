@@ -237,8 +237,8 @@ def claimed(by: str, serial: str, count: int) -> list[Run]:
     found = []
     for number in range(count):
         other = lab.new_run(factories.environment(f"busy{number}", mfa_level=MfaLevel.PLANS_AND_APPLIES), by=by)
-        member = factories.member(by)
-        gate._claim(gate._Try(member, member.user.session_epoch, other, other.plan, serial, clock.now()))
+        person = factories.person(by)
+        gate._claim(gate._Try(person, person.session_epoch, other, other.plan, serial, clock.now()))
         found.append(other)
     return found
 

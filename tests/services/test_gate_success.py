@@ -19,7 +19,7 @@ from policy import sts_answers
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import MfaLevel
 from policy.permissions import Access
-from services import clock, environments, evidence, queue, runs, sign_ins
+from services import clock, environments, evidence, members, queue, runs, sign_ins
 from services.errors import CodeRejected, Conflict, Forbidden, NotFound, ServiceAway
 from services.execution import ending
 from services.mfa import gate, handoff, sts
@@ -324,6 +324,28 @@ def test_access_that_ends_while_aws_answers_opens_nothing(
     assert handoff.take(run.plan.id) is None
     [kept] = lab.attempts(run.plan)
     assert (kept.user.name, kept.outcome, kept.reason) == ("bob", Outcome.ACCEPTED, "access_ended")
+    lab.authenticate(run, aws.code(), "alice")
+    assert run.status is RunStatus.PLAN_QUEUED
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+def test_the_code_of_somebody_who_is_removed_while_aws_answers_is_recorded(
+    aws: Aws, environment: Environment, here: Flask, monkeypatch: pytest.MonkeyPatch, accepted: bool
+) -> None:
+    """And its claim is taken back, so that the others need not wait."""
+    run = lab.new_run(environment)
+    while_aws_answers(monkeypatch, here, lambda: members.remove(factories.member("alice"), "bob"))
+    with pytest.raises(NotFound):
+        lab.authenticate(run, aws.code("bob") if accepted else aws.wrong_code("bob"), "bob")
+    monkeypatch.undo()
+    assert lab.status(run) is RunStatus.AWAITING_PLAN_AUTHENTICATION
+    assert (run.plan.claim, run.plan.authenticated_at) == (None, None)
+    assert handoff.take(run.plan.id) is None
+    [kept] = lab.attempts(run.plan)
+    told = (Outcome.ACCEPTED, "access_ended") if accepted else (Outcome.REFUSED, "code_refused")
+    assert (kept.user.name, kept.serial, kept.outcome, kept.reason) == ("bob", aws.user("bob").mfa_serial, *told)
+    event = db.session.query(AuditEvent).filter_by(action="run.authenticate").one()
+    assert (event.actor_name, event.details["reason"]) == ("bob", told[1])
     lab.authenticate(run, aws.code(), "alice")
     assert run.status is RunStatus.PLAN_QUEUED
 

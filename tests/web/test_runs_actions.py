@@ -17,7 +17,7 @@ from policy import sts_answers
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from policy.permissions import Access
-from services import clock, sign_ins
+from services import clock, members, sign_ins
 from services.mfa import sts
 from services.mfa.credentials import TemporaryCredentials
 from tests import factories
@@ -134,6 +134,32 @@ def test_who_lost_access_while_aws_answered_reads_so(
     assert answer.status_code == (404 if end == "withdrawn" else 403)
     assert ("AWS accepted the code, but whoever sent it lost access" in page) is (end != "withdrawn")
     assert aws_accepts == [CODE] and status_of(app) is S.AWAITING_APPLY_AUTHENTICATION
+
+
+@pytest.mark.parametrize("end", ENDS)
+def test_who_lost_access_before_aws_refused_reads_nothing_of_the_run(
+    app: Flask, bob: Client, world: World, aws_refuses: None, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    tell(app, S.AWAITING_APPLY_AUTHENTICATION, by="bob")
+    meanwhile(app, monkeypatch, ENDS[end])
+    answer = act(bob, world, "authenticate", {"token": CODE})
+    page = answer.get_data(as_text=True)
+    assert answer.status_code == (404 if end == "withdrawn" else 403) and 'id="gate"' not in page
+    assert ("You lost access or were signed out while AWS looked at the code." in page) is (end != "withdrawn")
+
+
+@pytest.mark.parametrize("fragment", [True, False])
+@pytest.mark.parametrize("answer_of_aws", ["aws_accepts", "aws_refuses"])
+def test_who_was_removed_while_aws_answered_finds_nothing(
+    app: Flask, bob: Client, world: World, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch,
+    answer_of_aws: str, fragment: bool,
+) -> None:  # fmt: skip
+    tell(app, S.AWAITING_APPLY_AUTHENTICATION, by="bob")
+    request.getfixturevalue(answer_of_aws)
+    meanwhile(app, monkeypatch, lambda: members.remove(factories.member("alice"), "bob"))
+    answer = act(bob, world, "authenticate", {"token": CODE}, headers=HTMX if fragment else {})
+    assert answer.status_code == 404 and "network" not in answer.get_data(as_text=True).replace(answer.request.path, "")
+    assert status_of(app) is S.AWAITING_APPLY_AUTHENTICATION
 
 
 def test_what_a_refused_code_leaves_has_no_code(
