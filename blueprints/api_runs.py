@@ -20,7 +20,6 @@ from policy.permissions import Permission
 from services import configurations, run_report, runs
 from services.access import require
 from services.errors import Conflict, Invalid, LockstepError
-from services.storage.sqlite import read_only
 
 blueprint = Blueprint("api_runs", __name__, url_prefix="/api/v1/runs/<organization>/<environment>")
 
@@ -32,9 +31,9 @@ _BODY = 'Send a form or a JSON object with "message", or nothing. No plan was qu
 @blueprint.post("")
 def queue(organization: str, environment: str) -> ResponseReturnValue:
     """A plan of the newest configuration, as the button on the page queues it."""
-    membership, found = token_access.load(organization, environment)
+    membership, found, body = token_access.load_with_body(organization, environment, _MOST_BYTES)
     require(membership, Permission.WRITE, "You cannot queue plans here.", found)
-    message = _message()
+    message = _message(body)
     version = configurations.latest(found)
     if version is None:
         raise Conflict("There is no configuration yet. No plan was queued; upload one on the page Changes first.")
@@ -60,16 +59,13 @@ def _absolute(path: str) -> str:
     return str(current_app.config["LOCKSTEP"].public_url or request.url_root.rstrip("/")) + path
 
 
-def _message() -> str:
-    """The one thing that can be given; read outside any transaction, and from then on the request may write."""
+def _message(body: bytes) -> str:
+    """The one thing that can be given."""
+    given: dict[str, Any] = {}
     if request.mimetype == "application/x-www-form-urlencoded":
-        request.max_content_length = _MOST_BYTES
-        db.session.rollback()
-        given: dict[str, Any] = request.form.to_dict()
-        read_only.set(False)
-    else:
-        body = token_access.body(_MOST_BYTES)
-        given = _object(body) if body.strip() else {}
+        given = request.form.to_dict()  # from the body that is here already
+    elif body.strip():
+        given = _object(body)
     unknown = sorted(set(given) - {"message"})
     if unknown:
         # Such as a level or a confirmation: whoever sends it expects what does not happen here.

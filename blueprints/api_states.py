@@ -46,30 +46,29 @@ def read(organization: str, environment: str) -> ResponseReturnValue:
 @blueprint.post("/<organization>/<environment>")
 def write(organization: str, environment: str) -> ResponseReturnValue:
     """A new state, with the ID of the lock in the address."""
-    place = token_access.load(organization, environment)
-    content = token_access.body(current_app.config["LOCKSTEP"].max_state_bytes)
+    most = current_app.config["LOCKSTEP"].max_state_bytes
+    membership, found, content = token_access.load_with_body(organization, environment, most)
     expected = request.headers.get("Content-MD5")
     if expected is not None and expected != _md5(content):
         return _text(400, "The body is not what Content-MD5 says. Nothing was stored; send it again.")
-    state_writes.from_terminal(*place, content, request.args.get("ID"), token_access.token().name)
+    state_writes.from_terminal(membership, found, content, request.args.get("ID"), token_access.token().name)
     return _text(200, "Stored.")
 
 
 @blueprint.route("/<organization>/<environment>", methods=["LOCK"])
 def lock(organization: str, environment: str) -> ResponseReturnValue:
     """Take the lock for this terminal."""
-    place = token_access.load(organization, environment)
-    state_locks.take(*place, _lock_info(token_access.body(_MOST_LOCK_BYTES)))
+    membership, found, body = token_access.load_with_body(organization, environment, _MOST_LOCK_BYTES)
+    state_locks.take(membership, found, _lock_info(body))
     return _text(200, "Locked.")
 
 
 @blueprint.route("/<organization>/<environment>", methods=["UNLOCK"])
 def unlock(organization: str, environment: str) -> ResponseReturnValue:
     """Let go of it. `terraform force-unlock` (1.11) sends no body."""
-    place = token_access.load(organization, environment)
-    body = token_access.body(_MOST_LOCK_BYTES)
+    membership, found, body = token_access.load_with_body(organization, environment, _MOST_LOCK_BYTES)
     sent = state_locks.lock_id(_lock_info(body)) if body.strip() else None
-    state_locks.release(*place, sent)
+    state_locks.release(membership, found, sent)
     return _text(200, "Unlocked.")
 
 

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable
 
 from flask import Blueprint, Response, g, request
-from flask.typing import ResponseReturnValue
 
 from extensions import csrf, db
 from models import ApiToken, Environment, Membership, TokenScope
@@ -30,36 +29,48 @@ STATUSES: dict[type[Exception], int] = {
 }
 
 
+class _NoToken(Exception):
+    """The request has no token that lets in now."""
+
+
 def guard(blueprint: Blueprint, answer: Callable[[int, str], Response]) -> None:
     """Let nobody in to the blueprint without a token; ``answer`` makes the refusal of a status and a sentence."""
     csrf.exempt(blueprint)
-    blueprint.before_request(lambda: _authenticate(answer))
+    blueprint.before_request(_authenticate)
+    blueprint.register_error_handler(_NoToken, lambda _error: _refuse(answer))
 
 
-def _authenticate(answer: Callable[[int, str], Response]) -> ResponseReturnValue | None:
+def _authenticate() -> None:
     """Whose token it is. Until the body is here nothing may write, so that a slow one keeps nobody waiting."""
     read_only.set(True)
+    _recognize()
+    tokens.used(token())
+
+
+def _recognize() -> None:
     given = request.authorization
     name, password = (given.username, given.password) if given is not None and given.type == "basic" else ("", "")
     found = tokens.recognize(name or "", password or "")
     if found is None:
-        db.session.rollback()
-        read_only.set(False)
-        try:
-            throttle.take(throttle.of_address("token"))
-        except Throttled as error:
-            # A good token is let in all the same: there is nothing to guess, so nobody behind the address is kept out.
-            refused = answer(429, str(error))
-            refused.headers["Retry-After"] = str(error.waiting)
-            return refused
-        # Not into the audit log, which would grow with every guess; and what was sent is not told.
-        log.warning("request %s: a token was refused, from %s", g.get("request_id", ""), request.remote_addr)
-        refused = answer(401, "Give your user name, and a personal API token of yours as the password.")
-        refused.headers["WWW-Authenticate"] = 'Basic realm="Lockstep", charset="UTF-8"'
-        return refused
+        raise _NoToken
     g.token = found
-    tokens.used(found)
-    return None
+
+
+def _refuse(answer: Callable[[int, str], Response]) -> Response:
+    db.session.rollback()
+    read_only.set(False)
+    try:
+        throttle.take(throttle.of_address("token"))
+    except Throttled as error:
+        # A good token is let in all the same: there is nothing to guess, so nobody behind the address is kept out.
+        refused = answer(429, str(error))
+        refused.headers["Retry-After"] = str(error.waiting)
+        return refused
+    # Not into the audit log, which would grow with every guess; and what was sent is not told.
+    log.warning("request %s: a token was refused, from %s", g.get("request_id", ""), request.remote_addr)
+    refused = answer(401, "Give your user name, and a personal API token of yours as the password.")
+    refused.headers["WWW-Authenticate"] = 'Basic realm="Lockstep", charset="UTF-8"'
+    return refused
 
 
 def load(organization: str, environment: str) -> tuple[Membership, Environment]:
@@ -80,10 +91,16 @@ def token() -> ApiToken:
     return found
 
 
-def body(most: int) -> bytes:
-    """The body of at most so many bytes, received outside any transaction; from then on the request may write."""
+def load_with_body(organization: str, environment: str, most: int) -> tuple[Membership, Environment, bytes]:
+    """As :func:`load`, with the body of at most so many bytes; from then on the request may write.
+
+    The body is received outside any transaction, for as long as somebody takes to send it. So token and access are
+    looked at before it, and again in the transaction that may write.
+    """
+    load(organization, environment)
     request.max_content_length = most
     db.session.rollback()
-    received = request.get_data(cache=False)
+    received = request.get_data()
     read_only.set(False)
-    return received
+    _recognize()
+    return *load(organization, environment), received

@@ -18,7 +18,7 @@ from tests import factories
 from tests.factories import World
 from tests.support.client import Client
 from tests.web import run_stories as stories
-from tests.web.test_api_states import Terminal
+from tests.web.test_api_states import ENDS, Terminal, slowly
 
 PATH = "/api/v1/runs/acme/network"
 
@@ -137,6 +137,18 @@ def test_without_the_right_token_nobody_comes_in(app: Flask, al: Terminal, alice
         refused(answer, 401)
         assert answer.headers["WWW-Authenticate"].startswith("Basic ")
     assert alice.post(PATH).status_code == 401, "no cookie counts here"
+    assert runs_of(app) == []
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b'{"message": "a"}', "application/json"), (b"message=a", "application/x-www-form-urlencoded")]
+)
+@pytest.mark.parametrize("end", ENDS)
+def test_what_ends_while_the_body_comes_lets_nothing_in(
+    app: Flask, al: Terminal, end: str, body: bytes, kind: str
+) -> None:
+    bo = Terminal(app, "bob")
+    refused(slowly(bo, "POST", body, PATH, ENDS[end], content_type=kind), ENDS[end].runs)
     assert runs_of(app) == []
 
 

@@ -6,6 +6,7 @@ import base64
 import dataclasses
 import hashlib
 import json
+from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -18,11 +19,12 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import ApiToken, AuditEvent, Environment, StateVersion, TokenScope
 from policy.lifecycle import RunStatus
-from policy.permissions import Role
-from services import clock, holds, tokens
+from policy.permissions import Access, Role
+from services import clock, holds, members, tokens
 from services.storage.sqlite import read_only
 from tests import factories
 from tests.factories import World
+from tests.support import lab
 from tests.support.postgres import only_sqlite
 from tests.web.test_transactions import Slow, Writer
 
@@ -97,6 +99,57 @@ def events(app: Flask, *actions: str) -> list[tuple[str, str]]:
         return [(event.action, event.actor_name) for event in rows]
 
 
+def _expire(terminal: Terminal) -> None:
+    db.session.get_one(ApiToken, terminal.number).expires_at = clock.now() - timedelta(seconds=1)
+    db.session.commit()
+
+
+def _remove(elsewhere: str | None) -> None:
+    if elsewhere is not None:
+        factories.member("bob", elsewhere, Role.MEMBER)
+    members.remove(factories.member("alice"), "bob")
+
+
+def _require_second_factor(_terminal: Terminal) -> None:
+    factories.organization("acme").second_factor_required = True
+    db.session.commit()
+
+
+@dataclasses.dataclass(frozen=True)
+class End:
+    """What ends somebody's way in, and how the two interfaces then answer."""
+
+    happens: Callable[[Terminal], object]
+    states: int
+    runs: int
+
+
+#: Of bob, a member of acme alone.
+ENDS = {
+    "the token is revoked": End(lambda bo: tokens.revoke(factories.person("bob"), bo.number), 401, 401),
+    "it expires": End(_expire, 401, 401),
+    "he is removed": End(lambda _: _remove(None), 401, 401),
+    "he is removed, and belongs elsewhere": End(lambda _: _remove("other"), 403, 404),
+    "his access is withdrawn": End(lambda _: factories.grant(factories.environment(), "bob", None), 403, 404),
+    "he may read only": End(lambda _: factories.grant(factories.environment(), "bob", Access.READ), 403, 403),
+    "a second factor is required": End(_require_second_factor, 403, 403),
+}
+
+
+def slowly(who: Terminal, method: str, body: bytes, path: str, end: End, **options: Any) -> TestResponse:
+    """Send a body during which something happens in another session, once."""
+    happened: list[lab.Beside] = []
+
+    def meanwhile() -> None:
+        if not happened:
+            happened.append(lab.Beside(who.app, lambda: end.happens(who)))
+            happened[0].result()
+
+    answer = who.send(method, None, path, input_stream=Slow(body, meanwhile), content_length=len(body), **options)
+    assert happened
+    return answer
+
+
 # -- who comes in ------------------------------------------------------------------------------------------------------
 
 
@@ -127,6 +180,21 @@ def test_a_revoked_and_an_expired_token_are_refused(app: Flask, al: Terminal) ->
     with app.app_context():
         tokens.revoke(factories.person("alice"), other.number)
     assert other.send("GET").status_code == 401
+
+
+@pytest.mark.parametrize("method", ["POST", "LOCK", "UNLOCK"])
+@pytest.mark.parametrize("end", ENDS)
+def test_what_ends_while_the_body_comes_lets_nothing_in(app: Flask, bo: Terminal, end: str, method: str) -> None:
+    """However long somebody keeps a body open that they began with a good token."""
+    if method == "UNLOCK":
+        assert bo.lock().status_code == 200
+    body = state() if method == "POST" else json.dumps(lock_info()).encode()
+    answer = slowly(bo, method, body, PATH, ENDS[end])
+    assert (answer.status_code, answer.mimetype) == (ENDS[end].states, "text/plain")
+    assert answer.headers.get("WWW-Authenticate", "").startswith("Basic ") is (answer.status_code == 401)
+    assert stored(app) == []
+    with app.app_context():
+        assert (factories.environment().state_lock_id is not None) is (method == "UNLOCK")
 
 
 def test_strangers_find_what_nobody_finds(app: Flask, al: Terminal, world: World) -> None:
