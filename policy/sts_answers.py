@@ -86,7 +86,7 @@ TOO_MANY = Answer("too_many", "Too many refused codes.", "Nothing was sent to AW
 VARIABLES_MISSING = Answer(
     "variables_missing", "The AWS variables for MFA are not all set.", "Nothing was sent to AWS."
 )
-ALREADY_USED = Answer("already_used", "This code was already used.", "Nothing was sent to AWS.")
+ALREADY_USED = Answer("already_used", "This code was already sent to AWS.", "It was not sent again.")
 
 _THROWN_AWAY = "Nothing was started and the temporary credentials were thrown away."
 

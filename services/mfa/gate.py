@@ -89,6 +89,8 @@ def authenticate(membership: Membership, run: Run, typed: str) -> None:
         # No row is read from here to the answer: it would open a transaction, and on SQLite keep everybody waiting.
         credentials = sts.get_session_token(_config(), keys, code, seconds)
     except sts.StsRefused as refused:
+        if refused.answer is sts_answers.NO_ANSWER:  # AWS may have taken it
+            _remember_used(attempt.serial, code)
         _refused(attempt, claim, refused)
     except BaseException:
         db.session.rollback()

@@ -61,7 +61,7 @@ def test_a_code_works_once(visit: Visit, stack: Stack, watch: Watch) -> None:
     expect(page.get_by_text("This apply needs a code")).to_be_visible()
     calls = len(stack.session_calls("carol"))
     authenticate(page, code)
-    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"already used.* Next code in \d+ s\."))
+    expect(page.get_by_role("alert")).to_contain_text(re.compile(r"already sent.* Next code in \d+ s\."))
     expect_red_lock(page)
     assert len(stack.session_calls("carol")) == calls, "AWS was asked for a code that was used already"
     authenticate(page, stack.code("carol"))

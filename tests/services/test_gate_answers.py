@@ -213,6 +213,34 @@ def test_a_new_code_can_be_tried_at_once(aws: Aws, environment: Environment) -> 
     assert reasons == ["code_refused", "code_refused", "throttled", "accepted"]
 
 
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.answer is sts_answers.NO_ANSWER])
+def test_a_code_whose_answer_was_lost_is_not_sent_again(
+    aws: Aws, environment: Environment, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """AWS may have taken it."""
+    monkeypatch.setattr(sts, "READ_SECONDS", 0.4)
+    lab.aws_keys(aws)
+    run = lab.new_run(environment)
+    ROWS[name].prepare(aws)
+    code = aws.code()
+    expect_refusal(run, code, sts_answers.NO_ANSWER)
+    with pytest.raises(CodeRejected, match=r"This code was already sent to AWS. It was not sent again. Next code in"):
+        lab.authenticate(run, code)
+    assert aws.outcomes() == ROWS[name].calls
+    lab.authenticate(run, aws.code())
+    assert run.status is RunStatus.PLAN_QUEUED
+
+
+def test_a_code_that_aws_had_no_time_for_can_be_sent_again(aws: Aws, environment: Environment) -> None:
+    lab.aws_keys(aws)
+    run = lab.new_run(environment)
+    aws.switches.set("throttle", calls=1)
+    code = aws.code()
+    expect_refusal(run, code, sts_answers.THROTTLED)
+    lab.authenticate(run, code)
+    assert run.status is RunStatus.PLAN_QUEUED
+
+
 def test_five_wrong_codes_are_the_most(aws: Aws, environment: Environment) -> None:
     lab.aws_keys(aws)
     run = lab.new_run(environment)

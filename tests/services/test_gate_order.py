@@ -294,7 +294,7 @@ def test_a_code_is_not_sent_twice_for_one_device(run: Run, aws: Aws) -> None:
     error = refused(other, code)
     assert error.reason == "already_used"
     assert error.waiting is not None and 1 <= error.waiting <= 30
-    assert str(error) == f"This code was already used. Nothing was sent to AWS. Next code in {error.waiting} s."
+    assert str(error) == f"This code was already sent to AWS. It was not sent again. Next code in {error.waiting} s."
     assert attempt(other).outcome is Outcome.STOPPED
 
 
@@ -304,7 +304,7 @@ def test_the_code_of_the_plan_does_not_open_the_apply(run: Run, aws: Aws) -> Non
     aws.reset()
     run.status = RunStatus.AWAITING_APPLY_AUTHENTICATION
     db.session.commit()
-    with pytest.raises(CodeRejected, match=r"already used"):
+    with pytest.raises(CodeRejected, match=r"already sent"):
         lab.authenticate(run, f"{code[:3]} {code[3:]}")
     assert run.status is RunStatus.AWAITING_APPLY_AUTHENTICATION
 

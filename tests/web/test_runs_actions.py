@@ -202,7 +202,7 @@ def test_a_used_code_says_when_the_next_comes(app: Flask, alice: Client, world: 
     assert act(alice, world, "authenticate", {"token": CODE}).status_code == 303
     path = f"{world.path}/changes/runs/2"
     page = alice.submit(f"{path}/authenticate", {"token": CODE}, headers=HTMX).get_data(as_text=True)
-    assert "This code was already used." in page and "Next code in " in page
+    assert "This code was already sent to AWS." in page and "Next code in " in page
     later = alice.get(path).get_data(as_text=True)
     assert "Next code in " in later or "shows a new code by now" in later
     assert aws_accepts == [CODE]
