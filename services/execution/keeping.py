@@ -116,7 +116,7 @@ def _stored_before(work: Work, content: bytes) -> bool:
 
 def ask_identity(work: Work) -> Future[str | None] | None:
     """Ask AWS beside the running child who the temporary credentials are; nothing waits for the answer."""
-    if work.credentials is None:
+    if work.credentials is None or work.region is None:
         return None
     config: Config = current_app.config["LOCKSTEP"]
     pool = ThreadPoolExecutor(1)

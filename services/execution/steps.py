@@ -28,6 +28,7 @@ from services.execution.store_wait import StoreWait
 from services.execution.walls import Walls, find_walls
 from services.execution.work import TRIES, PhaseFailed, Work, require
 from services.execution.workdir import Workdir, WorkdirError
+from services.mfa import sts
 from services.mfa.credentials import TemporaryCredentials
 from services.storage import blobs
 from services.storage.vault import VaultError
@@ -297,7 +298,7 @@ def _work(
         show_environment=child_environment(**common, variables={}, credentials=None, gated=False),
         redactor=HideAll(),
         credentials=credentials,
-        region=values.region if values else None,
+        region=sts.region_for(phase.mfa_serial or "", values.region) if values else None,
         version=version,
         worker=phase.worker or "",
         adopted=adopted,

@@ -87,7 +87,7 @@ def get_session_token(config: Config, keys: LongLivedKeys, code: str, seconds: i
 
     ``seconds`` is DurationSeconds, 900 to 129,600. Raises :class:`StsRefused`.
     """
-    region = region_for(keys)
+    region = region_for(keys.mfa_serial, keys.region)
     try:
         client = _client(config, keys.access_key_id, keys.secret_access_key, None, region)
     except InvalidRegionError:
@@ -112,12 +112,14 @@ def get_session_token(config: Config, keys: LongLivedKeys, code: str, seconds: i
         raise StsRefused(NO_ANSWER, type(error).__name__) from None
 
 
-def caller_arn(config: Config, credentials: TemporaryCredentials, region: str | None) -> str | None:
-    """The identity of temporary credentials, by GetCallerIdentity; None when AWS does not say. Spends no code."""
+def caller_arn(config: Config, credentials: TemporaryCredentials, region: str) -> str | None:
+    """The identity of temporary credentials, by GetCallerIdentity; None when AWS does not say. Spends no code.
+
+    ``region`` is one of the partition in which the session was made (:func:`region_for`); no other knows it.
+    """
     try:
         client = _client(
-            config, credentials.access_key_id, credentials.secret_access_key, credentials.session_token,
-            region or _PARTITION_REGION["aws"],
+            config, credentials.access_key_id, credentials.secret_access_key, credentials.session_token, region
         )  # fmt: skip
         arn = client.get_caller_identity()["Arn"]
     except Exception:  # whatever the answer was, it is not worth a phase, and its text may quote credentials
@@ -125,10 +127,10 @@ def caller_arn(config: Config, credentials: TemporaryCredentials, region: str | 
     return arn if isinstance(arn, str) else None
 
 
-def region_for(keys: LongLivedKeys) -> str:
-    """The region asked for a session: the variables' own, else one of the device's partition."""
-    partition = keys.mfa_serial.split(":")[1] if keys.mfa_serial.startswith("arn:") else "aws"
-    return keys.region or _PARTITION_REGION.get(partition, _PARTITION_REGION["aws"])
+def region_for(mfa_serial: str, region: str | None) -> str:
+    """The region to ask for a session and about it: the variables' own, else one of the device's partition."""
+    partition = mfa_serial.split(":")[1] if mfa_serial.startswith("arn:") else "aws"
+    return region or _PARTITION_REGION.get(partition, _PARTITION_REGION["aws"])
 
 
 def read_descriptions() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from extensions import db
@@ -12,6 +14,7 @@ from services import environments, holds, runs, states
 from services.errors import Conflict
 from services.execution import steps
 from services.execution.work import Work
+from services.mfa import sts
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import BROKEN, ONE, TWO
@@ -79,6 +82,38 @@ def test_plans_and_applies(bench: Bench) -> None:
         assert phase.caller_arn == bench.aws.user().arn
     assert bench.aws.outcomes() == ["ok", "ok"]
     assert bench.aws.outcomes("GetCallerIdentity") == ["ok", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("serial", "own", "region"),
+    [
+        ("arn:aws:iam::123456789012:mfa/alice", "", "us-east-1"),
+        ("arn:aws-us-gov:iam::123456789012:mfa/alice", "", "us-gov-west-1"),
+        ("arn:aws-cn:iam::123456789012:mfa/alice", "", "cn-north-1"),
+        ("arn:aws-cn:iam::123456789012:mfa/alice", "cn-northwest-1", "cn-northwest-1"),
+    ],
+)
+def test_the_identity_is_asked_where_the_session_was_made(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, serial: str, own: str, region: str
+) -> None:
+    """Another partition does not know the session."""
+    lab.aws_keys(bench.aws, without="AWS_REGION", **({"AWS_REGION": own} if own else {}))
+    bench.environment.mfa_level = MfaLevel.PLANS_AND_APPLIES
+    db.session.commit()
+    run = bench.run(ONE)
+    lab.authenticate(run, bench.aws.code())
+    run.plan.mfa_serial = serial  # the stand-in has no devices of other partitions
+    asked: list[str] = []
+    real = sts._client
+
+    def client(*arguments: Any) -> Any:
+        asked.append(arguments[-1])
+        return real(*arguments)
+
+    monkeypatch.setattr(sts, "_client", client)
+    assert bench.work(run.plan) is RunStatus.AWAITING_APPLY_AUTHENTICATION
+    assert asked == [region]
+    assert run.plan.caller_arn == bench.aws.user().arn
 
 
 def test_no_changes_and_the_second_plan_sees_the_state(bench: Bench) -> None:
