@@ -90,16 +90,21 @@ def left(run: Run, others: set[str], state: bytes | None) -> set[str]:
     """What a run can print that earlier ones left behind, of their records and of ``others``: other people's variables.
 
     That is what stands in ``state``, which the run begins with (JSON, None for none). Where the last apply did not end
-    well, or its state is kept elsewhere, nobody knows what it left, and everything counts. Words such as "true" say
-    nothing of a value; hidden, they would make every later log unreadable.
+    well, or its state is kept elsewhere or encrypted, nobody knows what it left, and everything counts. Words such as
+    "true" say nothing of a value; hidden, they would make every later log unreadable.
     """
     saved = exists().where(StateVersion.run_id == Run.id).label("saved")
     applies = _applies(run.environment_id, Run.id, Run.status, Phase.started_at, saved).where(Run.id != run.id)
     recent = db.session.execute(applies.order_by(Run.number.desc()).limit(RECENT))
     last = max(recent, key=lambda apply: apply.started_at, default=None)
     found = of(*behind(run.environment_id), *([last.id] if last is not None else [])) | others
-    told = last is None or (last.status is RunStatus.APPLIED and last.saved)
+    told = last is None or (last.status is RunStatus.APPLIED and last.saved and _readable(state))
     return (standing(found, state or b"") if told else found) - WORDS
+
+
+def _readable(state: bytes | None) -> bool:
+    """Whether it shows what it holds; OpenTofu can encrypt one."""
+    return state is None or b'"encrypted_data"' not in state
 
 
 def _applies(environment_id: int, *columns: Any) -> Select[Any]:

@@ -54,6 +54,12 @@ def test_of_an_apply_that_saved_no_state_everything(environment: Environment) ->
     assert left(environment, b"{}") == {"secret-of-the-first"}
 
 
+def test_of_an_encrypted_state_everything(environment: Environment) -> None:
+    apply(environment, RunStatus.APPLIED, "secret-of-the-first")
+    encrypted = b'{"serial":1,"lineage":"l","meta":{},"encrypted_data":"c2VjcmV0","encryption_version":"v0"}'
+    assert left(environment, encrypted) == {"secret-of-the-first"}
+
+
 def test_the_last_apply_is_the_one_that_began_last(environment: Environment) -> None:
     """It had waited for a code while a newer run went before it."""
     apply(environment, RunStatus.ERRORED, "secret-of-the-first", serial=None, minutes_ago=1)
