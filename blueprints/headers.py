@@ -9,7 +9,7 @@ import time
 from flask import Flask, Response, g, request, request_started
 
 from blueprints.errors import OtherKeys
-from blueprints.presentation import digest
+from blueprints.presentation import digests
 from services.storage import key_check
 from services.storage.sqlite import read_only
 
@@ -63,8 +63,8 @@ def _as_asked(response: Response) -> bool:
     """Whether this is the very file that the address names by its digest: while machines are upgraded one after the
     other, the page can be of one release and the file of another.
     """
-    filename = (request.view_args or {}).get("filename", "")
-    return response.status_code in (200, 304) and request.args.get("v") == digest(filename)
+    named = digests().get((request.view_args or {}).get("filename", ""))
+    return response.status_code in (200, 304) and named is not None and request.args.get("v") == named
 
 
 def _begin(_app: Flask, **_: object) -> None:

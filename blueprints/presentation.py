@@ -75,13 +75,15 @@ def icon(name: str, spin: bool = False) -> Markup:
 
 def asset(path: str) -> str:
     """The address of a static file, with its digest so that it can be kept for ever."""
-    return url_for("static", filename=path, v=digest(path))
+    return url_for("static", filename=path, v=digests()[path])
 
 
 @cache
-def digest(path: str) -> str:
-    """The digest of a static file that is there, as its address has it."""
-    return hashlib.sha256((Path(__file__).parent.parent / "static" / path).read_bytes()).hexdigest()[:10]
+def digests() -> dict[str, str]:
+    """The path of each static file → its digest, as its address has it."""
+    folder = Path(__file__).parent.parent / "static"
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()[:10] for path in files}
 
 
 def pill(run: Run) -> Markup:
