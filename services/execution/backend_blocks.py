@@ -8,6 +8,7 @@ the answer is checked against what terraform made of it (`Workdir.check_backend`
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +17,20 @@ from services.execution import hcl, inside
 
 #: Bytes of a configuration file that are looked at.
 _MOST = 64 << 20
+_TF_END = re.compile(r"\.tf(\.json)?$")
 
 
-def own_backend(folder: Path) -> str | None:
+def own_backend(folder: Path, *, tofu: bool) -> str | None:
     """The type of backend that the configuration in `folder` chooses: "s3", "local", … or "cloud".
 
+    `tofu` is, here as below, whether OpenTofu reads it: terraform passes its files over.
     None when it has neither a `backend` nor a `cloud` block. Only `folder` itself counts: terraform
     reads these blocks in the root module alone. An override file's block takes the place of the others', the last
     one's of all (https://developer.hashicorp.com/terraform/language/files/override). Files terraform cannot parse
     say nothing here; it will.
     """
     chosen: str | None = None
-    for path in _files(folder):
+    for path in _files(folder, tofu):
         text = _text(folder, path)
         found = _in_json(text) if path.name.endswith(".json") else _in_native(text)
         if found is not None and (chosen is None or _overrides(path)):
@@ -35,30 +38,27 @@ def own_backend(folder: Path) -> str | None:
     return chosen
 
 
-def has_own_backend(folder: Path) -> bool:
+def has_own_backend(folder: Path, *, tofu: bool) -> bool:
     """Whether the state is kept elsewhere, so that Lockstep must leave it alone.
 
     A `backend "local"` is not elsewhere: its file would be lost with the working directory, so Lockstep
     keeps that state too.
     """
-    return own_backend(folder) not in (None, "local")
+    return own_backend(folder, tofu=tofu) not in (None, "local")
 
 
 def is_configuration(folder: Path, *, tofu: bool) -> bool:
-    """Whether `folder` itself has something to run in it, for OpenTofu or for terraform, which passes its files over.
-
-    Override files alone are none: they change what others say.
-    """
-    return any(not _overrides(path) and (tofu or path.name.endswith((".tf", ".tf.json"))) for path in _files(folder))
+    """Whether `folder` itself has something to run in it; override files alone only change what others say."""
+    return any(not _overrides(path) for path in _files(folder, tofu))
 
 
-def ephemeral_variables(folder: Path) -> frozenset[str]:
+def ephemeral_variables(folder: Path, *, tofu: bool) -> frozenset[str]:
     """Names of the root module's variables with `ephemeral = true` (terraform ≥ 1.10).
 
     Their values are not kept in a saved plan and must be given again for its apply.
     """
     names: set[str] = set()
-    for path in _files(folder):
+    for path in _files(folder, tofu):
         text = _text(folder, path)
         if path.name.endswith(".json"):
             names.update(_ephemeral_in_json(text))
@@ -69,16 +69,17 @@ def ephemeral_variables(folder: Path) -> frozenset[str]:
     return frozenset(names)
 
 
-def _files(folder: Path) -> list[Path]:
-    """The configuration files terraform or OpenTofu reads, in their order: override files after all others."""
-    found = (
-        path
-        for path in folder.iterdir()
-        if path.name.endswith((".tf", ".tf.json", ".tofu", ".tofu.json"))
-        and not path.name.startswith(".")
-        and path.is_file()
-    )
-    return sorted(found, key=lambda path: (_overrides(path), path.name))
+def _files(folder: Path, tofu: bool) -> list[Path]:
+    """The configuration files that are read, in their order: override files after all others.
+
+    OpenTofu reads main.tofu in place of a main.tf (https://opentofu.org/docs/language/files/).
+    """
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()}
+    read = {name for name in there if name.endswith((".tf", ".tf.json"))}
+    if tofu:
+        own = {name for name in there if name.endswith((".tofu", ".tofu.json"))}
+        read = own | {name for name in read if _TF_END.sub(r".tofu\1", name) not in own}
+    return sorted((folder / name for name in read), key=lambda path: (_overrides(path), path.name))
 
 
 def _overrides(path: Path) -> bool:

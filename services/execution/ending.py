@@ -6,6 +6,7 @@ Each ending is one transaction that first makes sure that the phase is still thi
 from __future__ import annotations
 
 import logging
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import update
@@ -158,10 +159,13 @@ def interrupt(work: Work, step: str) -> None:
     _interrupt(work.phase_id, facts)
 
 
-def lose(phase_id: int) -> None:
-    """Terraform was started, and its working directory is gone: it is not started again, and that is told."""
+def lose(phase_id: int, last_sign: datetime | None) -> None:
+    """Terraform was started, and its working directory is gone: it is not started again, and that is told.
+
+    ``last_sign`` is the former worker's.
+    """
     phase = db.session.get_one(Phase, phase_id, populate_existing=True)
-    _interrupt(phase_id, interruption.known(phase.run, phase) | {"no_directory": True})
+    _interrupt(phase_id, interruption.without_directory(phase.run, phase, last_sign))
 
 
 def _interrupt(phase_id: int, facts: dict[str, Any]) -> None:

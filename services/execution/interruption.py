@@ -79,6 +79,11 @@ def known(run: Run, phase: Phase) -> dict[str, Any]:
     }
 
 
+def without_directory(run: Run, phase: Phase, last_sign: datetime | None) -> dict[str, Any]:
+    """What is known where the working directory is gone, and another worker gave the ``last_sign``."""
+    return known(run, phase) | {"no_directory": True, "last_sign": _iso(last_sign)}
+
+
 def sentence(kind: PhaseKind, facts: dict[str, Any]) -> str:
     """One or two sentences for the log, the list and the error's place."""
     if facts["given_up_by"]:

@@ -175,8 +175,7 @@ def _adopt(phase_id: int) -> Work | None:
     db.session.commit()
     db.session.refresh(phase)
     run = phase.run
-    with steps.held(phase_id):  # removing what was unpacked can take a while
-        work = steps.resume(run, phase)
+    work = steps.resume(run, phase)
     if work is not None:
         work.last_sign = last_sign
         how = "was lost" if last_sign else "was stopped"
@@ -184,7 +183,7 @@ def _adopt(phase_id: int) -> Work | None:
         return work
     if phase.spool_offset:
         # A database from before the end, put back: terraform had begun, and its directory went when it ended.
-        ending.lose(phase_id)
+        ending.lose(phase_id, last_sign)
         return None
     if phase.authenticated_at is not None:
         raise CredentialsLost
@@ -245,7 +244,8 @@ def _introduce(work: Work) -> None:
         logs.say(work.phase_id, f"{bare} {work.walls.why}", tone="error")
     if not work.state_kept_here:
         said.append("This configuration names a backend of its own: Lockstep neither keeps nor changes its state.")
-        db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=own_backend(work.workdir.cwd)))
+        kind = own_backend(work.workdir.cwd, tofu=work.tofu)
+        db.session.execute(update(Run).where(Run.id == work.run_id).values(own_backend=kind))
     if work.unhidden:
         names = ", ".join(work.unhidden)
         least = "Each string and number of a sensitive value needs 4 characters or more."

@@ -131,9 +131,11 @@ def resume(run: Run, phase: Phase) -> Work | None:
     What is left of such a directory is removed. The credentials of a gated phase went with the worker. Whatever cannot
     be read any more, a terraform that runs is followed to its end.
     """
-    workdir = workdir_of(run, phase)
+    workdir, phase_id = workdir_of(run, phase), phase.id
     if not workdir.begun:
-        workdir.remove()
+        db.session.commit()  # removing what was unpacked can take a while
+        with held(phase_id):
+            workdir.remove()
         return None
     try:
         values = _values(run, phase)
@@ -332,7 +334,7 @@ def _place(content: _Content, work: Work) -> None:
     """State, dependency lock file and, for an apply, exactly the saved plan."""
     workdir = work.workdir
     _require_configuration(work)
-    work.state_kept_here = workdir.place_state(content.state)
+    work.state_kept_here = workdir.place_state(content.state, tofu=work.tofu)
     if work.kind is PhaseKind.APPLY:
         disk.reserve(workdir.root, len(content.state or b""))
         workdir.place_lock_file(content.lock)
@@ -348,10 +350,10 @@ def _require_configuration(work: Work) -> None:
     correct = "Correct the Terraform directory in Settings. Nothing was run."
     if not folder.is_dir():
         raise PhaseFailed("no_directory", f"The configuration has no folder {name}. {correct}")
-    tofu = work.terraform is not None and work.terraform.label == "tofu"
-    if not is_configuration(folder, tofu=tofu):
-        where = f"folder {name}" if name else "top folder"
-        raise PhaseFailed("no_configuration", f"The {where} of the configuration has no Terraform files. {correct}")
+    if not is_configuration(folder, tofu=work.tofu):
+        where, read = f"folder {name}" if name else "top folder", ".tf or .tofu" if work.tofu else ".tf or .tf.json"
+        said = f"The {where} of the configuration has no files that Terraform reads ({read})."
+        raise PhaseFailed("no_configuration", f"{said} {correct}")
 
 
 def check_plan(run: Run, plan: bytes, version: str) -> None:
@@ -390,4 +392,4 @@ def plan_arguments(work: Work) -> list[str]:
 
 def apply_arguments(work: Work) -> list[str]:
     """``terraform apply`` of exactly the saved plan."""
-    return ["apply", "-input=false", *work.workdir.apply_arguments(), str(work.workdir.plan_path)]
+    return ["apply", "-input=false", *work.workdir.apply_arguments(tofu=work.tofu), str(work.workdir.plan_path)]

@@ -364,7 +364,8 @@ def _reap_wrappers(started: int) -> None:
 
 
 def _program(path: str) -> Terraform:
-    label: Label = "tofu" if "tofu" in os.path.basename(path).lower() else "terraform"
+    names = (os.path.basename(path), os.path.basename(os.path.realpath(path)))  # one may be a link to the other
+    label: Label = "tofu" if any("tofu" in name.lower() for name in names) else "terraform"
     return Terraform((os.path.abspath(path),), label)
 
 

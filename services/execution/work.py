@@ -136,6 +136,11 @@ class Work:
         return (command,) if self.workdir.initialised else ("init", command)
 
     @property
+    def tofu(self) -> bool:
+        """Whether the program is OpenTofu, which reads files of its own."""
+        return self.terraform is not None and self.terraform.label == "tofu"
+
+    @property
     def begun(self) -> bool:
         """Whether the phase's own command, the last one, was started."""
         return (self.workdir.control / f"{self.kind.value}.pid").exists()

@@ -225,9 +225,9 @@ class Workdir:
         """The `-var-file=…` arguments for `plan` (also `destroy`, `refresh`, `import`)."""
         return [f"-var-file={path}" for path in self._variable_files()]
 
-    def apply_arguments(self) -> list[str]:
+    def apply_arguments(self, *, tofu: bool = False) -> list[str]:
         """The same for `apply PLAN`: only what a plan file does not keep, mostly nothing."""
-        ephemeral = ephemeral_variables(self.cwd)
+        ephemeral = ephemeral_variables(self.cwd, tofu=tofu)
         files = self._variable_files()
         return [f"-var-file={path}" for path in files if path.name.partition(".")[0] in ephemeral]
 
@@ -242,13 +242,13 @@ class Workdir:
 
     # -- state --------------------------------------------------------------------------------------------
 
-    def place_state(self, state: bytes | None) -> bool:
+    def place_state(self, state: bytes | None, *, tofu: bool = False) -> bool:
         """Put the state in its place and point terraform at it; before `init`.
 
         False, and nothing is done, when the configuration keeps its state elsewhere (a `backend` block
         other than "local", or a `cloud` block). `None` is an environment without a state so far.
         """
-        if has_own_backend(self.cwd):
+        if has_own_backend(self.cwd, tofu=tofu):
             return False
         if state is not None:
             self._write_private(self.state_path, state)

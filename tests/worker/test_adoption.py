@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from extensions import db
 from models import Phase, PhaseStatus, Run, StateVersion
@@ -18,6 +19,7 @@ from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import archive_child, archives, queue, runs
 from services.execution import job, prepared, reconcile, steps, terraform, walls
+from services.execution.workdir import Workdir
 from services.storage import logs
 from tests import factories
 from tests.support import lab
@@ -272,6 +274,28 @@ def test_a_cancel_of_a_phase_that_lost_its_credentials_ends_the_run(
     assert bench.environment.active_run_id is None
 
 
+def test_removing_what_was_unpacked_keeps_the_lease_and_lets_others_write(
+    bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
+    run = confirmed(bench, TWO)
+    with monkeypatch.context() as patch:
+        lost_before("apply", patch)
+        os.waitpid(horse(run.apply), 0)
+    phase_id, real = run.apply.id, Workdir.remove
+    signs: list[datetime] = []
+
+    def slowly(self: Workdir) -> None:
+        if not signs:
+            signs.append(sign_of(phase_id))
+            lab.until(lambda: sign_of(phase_id) > signs[0], "another sign", seconds=20)
+        real(self)
+
+    monkeypatch.setattr(Workdir, "remove", slowly)
+    assert adopt(bench, run.apply) is RunStatus.APPLIED, run.error
+    assert signs
+
+
 def test_a_worker_that_wakes_up_late_takes_no_begun_phase_back_to_its_gate(
     bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,6 +394,14 @@ def test_a_late_worker_takes_no_line_from_the_one_that_follows_now(bench: Bench,
     assert lab.log_of(run.apply).count("a line of terraform's") == 1
 
 
+def sign_of(phase_id: int) -> datetime:
+    """As another process reads it, in a session of its own."""
+    with Session(db.engine) as session:
+        found = session.scalar(select(Phase.heartbeat_at).where(Phase.id == phase_id))
+    assert found is not None
+    return found
+
+
 def test_a_long_preparation_keeps_its_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another worker that took it over would use the same working directory."""
     monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
@@ -379,16 +411,10 @@ def test_a_long_preparation_keeps_its_lease(bench: Bench, monkeypatch: pytest.Mo
 
     def slowly(*arguments: Any) -> archives.ArchiveInfo:
         for _ in range(2):
-            before = sign()
-            lab.until(lambda before=before: sign() > before, "another sign", seconds=20)  # type: ignore[misc]
+            before = sign_of(phase_id)
+            lab.until(lambda before=before: sign_of(phase_id) > before, "another sign", seconds=20)  # type: ignore[misc]
             signs.append(before)
         return real(*arguments)
-
-    def sign() -> datetime:
-        found = db.session.scalar(select(Phase.heartbeat_at).where(Phase.id == phase_id))
-        db.session.commit()
-        assert found is not None
-        return found
 
     monkeypatch.setattr(archive_child.Reader, "extract", slowly)
     assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION, run.error

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -94,6 +94,7 @@ def test_a_database_from_before_the_end_starts_no_apply_a_second_time(
     assert lab.log_of(run.apply) == f"{told}{run.error}\n", "nothing was started"
     known = run.interruption
     assert known is not None and known["no_directory"] and known["begun"]
+    assert datetime.fromisoformat(known["last_sign"]) < clock.now() - LEASE, "the former worker’s"
     assert (known["done"], known["unsure"]) == (1, ["terraform_data.second"])
     assert bench.environment.active_run_id is None and bench.workdirs() == []
 

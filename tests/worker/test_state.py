@@ -279,7 +279,7 @@ def test_a_folder_with_nothing_to_run_plans_no_destruction(bench: Bench, files: 
     assert bench.work(run.plan) is RunStatus.ERRORED
     assert run.error_code == "no_configuration"
     assert run.error == (
-        "The top folder of the configuration has no Terraform files. "
+        "The top folder of the configuration has no files that Terraform reads (.tf or .tf.json). "
         "Correct the Terraform directory in Settings. Nothing was run."
     )
 
@@ -290,6 +290,4 @@ def test_a_terraform_directory_with_nothing_to_run_plans_no_destruction(bench: B
     db.session.commit()
     run = bench.run({"live/network/main.tf": ONE})
     assert bench.work(run.plan) is RunStatus.ERRORED
-    assert run.error is not None and run.error.startswith(
-        "The folder live of the configuration has no Terraform files."
-    )
+    assert run.error is not None and run.error.startswith("The folder live of the configuration has no files")

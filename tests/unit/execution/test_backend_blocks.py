@@ -61,14 +61,14 @@ JSON = [
 @pytest.mark.parametrize(("text", "expected"), NATIVE)
 def test_native_syntax(tmp_path: Path, text: str, expected: str | None) -> None:
     (tmp_path / "versions.tf").write_text(text, newline="")
-    assert own_backend(tmp_path) == expected
-    assert has_own_backend(tmp_path) is (expected not in (None, "local"))
+    assert own_backend(tmp_path, tofu=False) == expected
+    assert has_own_backend(tmp_path, tofu=False) is (expected not in (None, "local"))
 
 
 @pytest.mark.parametrize(("text", "expected"), JSON)
 def test_json_syntax(tmp_path: Path, text: str, expected: str | None) -> None:
     (tmp_path / "versions.tf.json").write_text(text)
-    assert own_backend(tmp_path) == expected
+    assert own_backend(tmp_path, tofu=False) == expected
 
 
 def test_only_the_files_terraform_reads_count(tmp_path: Path) -> None:
@@ -78,9 +78,9 @@ def test_only_the_files_terraform_reads_count(tmp_path: Path) -> None:
     for name in ("module/main.tf", ".hidden.tf", "notes.txt", "main.tf.bak"):
         (tmp_path / name).write_text(block)
     (tmp_path / "binary.tf").write_bytes(b"\xff\xfe\x00")
-    assert own_backend(tmp_path) is None
+    assert own_backend(tmp_path, tofu=False) is None
     (tmp_path / "backend_override.tf").write_text(block)
-    assert own_backend(tmp_path) == "s3"
+    assert own_backend(tmp_path, tofu=False) == "s3"
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_the_last_override_file_with_a_block_counts(tmp_path: Path, overriding: 
         block = f'terraform {{\n  backend "{kind}" {{}}\n}}\n'
         (tmp_path / name).write_text(json.dumps({"terraform": {"backend": {kind: {}}}}) if "json" in name else block)
     (tmp_path / "other_override.tf").write_text("locals {}\n")
-    assert own_backend(tmp_path) == expected
+    assert own_backend(tmp_path, tofu=False) == expected
 
 
 @pytest.mark.parametrize(
@@ -128,9 +128,23 @@ def test_what_makes_a_folder_a_configuration(tmp_path: Path, name: str, for_terr
         ("main.tofu.json", '{"terraform": {"backend": {"s3": {}}}}'),
     ],
 )
-def test_the_files_only_opentofu_reads_count_too(tmp_path: Path, name: str, text: str) -> None:
+def test_the_files_only_opentofu_reads_count_for_it_alone(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
-    assert own_backend(tmp_path) == "s3"
+    assert own_backend(tmp_path, tofu=True) == "s3"
+    assert own_backend(tmp_path, tofu=False) is None
+
+
+def test_what_terraform_passes_over_decides_nothing_for_it(tmp_path: Path) -> None:
+    (tmp_path / "main.tf").write_text('terraform {\n  backend "s3" {}\n}\n')
+    (tmp_path / "override.tofu").write_text('terraform {\n  backend "local" {}\n}\n')
+    assert own_backend(tmp_path, tofu=False) == "s3"
+    assert own_backend(tmp_path, tofu=True) == "local"
+
+
+def test_opentofu_reads_its_file_in_place_of_terraforms(tmp_path: Path) -> None:
+    (tmp_path / "main.tf").write_text('terraform {\n  backend "s3" {}\n}\n')
+    (tmp_path / "main.tofu").write_text("locals {}\n")
+    assert own_backend(tmp_path, tofu=True) is None
 
 
 def test_ephemeral_variables(tmp_path: Path) -> None:
@@ -140,7 +154,7 @@ def test_ephemeral_variables(tmp_path: Path) -> None:
         'variable "e" {\n  # ephemeral = true\n}\n'
     )
     (tmp_path / "more.tf.json").write_text('{"variable": {"f": {"ephemeral": true}, "g": {"default": "x"}}}')
-    assert ephemeral_variables(tmp_path) == {"a", "d", "f"}
+    assert ephemeral_variables(tmp_path, tofu=False) == {"a", "d", "f"}
 
 
 @pytest.mark.parametrize(
