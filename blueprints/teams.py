@@ -49,7 +49,7 @@ def show(organization: str, number: int) -> ResponseReturnValue:
 def rename(organization: str, number: int) -> ResponseReturnValue:
     """Another name for it."""
     membership = load_membership(organization)
-    team = teams.team(membership, number)
+    team = _shown(membership, number)
     try:
         teams.rename(membership, team, request.form.get("name", "").strip())
     except Invalid as error:
@@ -63,7 +63,7 @@ def rename(organization: str, number: int) -> ResponseReturnValue:
 def delete(organization: str, number: int) -> ResponseReturnValue:
     """Delete it, with what it had access to."""
     membership = load_membership(organization)
-    team = teams.team(membership, number)
+    team = _shown(membership, number)
     name = team.name
     teams.remove(membership, team)
     flash(f"Team {name} is deleted. What its people had access to by it alone, they have no more.", "success")
@@ -75,7 +75,7 @@ def delete(organization: str, number: int) -> ResponseReturnValue:
 def add(organization: str, number: int) -> ResponseReturnValue:
     """Put a member into it."""
     membership = load_membership(organization)
-    team, name = teams.team(membership, number), request.form.get("person", "")
+    team, name = _shown(membership, number), request.form.get("person", "")
     try:
         teams.add(membership, team, name)
     except Invalid as error:
@@ -89,10 +89,15 @@ def add(organization: str, number: int) -> ResponseReturnValue:
 def take_out(organization: str, number: int, person: str) -> ResponseReturnValue:
     """Take somebody out of it."""
     membership = load_membership(organization)
-    team = teams.team(membership, number)
+    team = _shown(membership, number)
     teams.take_out(membership, team, person)
     flash(f"{person} is no longer in the team.", "success")
     return _to(organization, team)
+
+
+def _shown(membership: Membership, number: int) -> Team:
+    """The team that the page showed which this form is from."""
+    return teams.team(membership, number, seen=request.form.get("team", ""))
 
 
 def _list(membership: Membership, errors: dict[str, str] | None = None) -> str:

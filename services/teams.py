@@ -24,11 +24,19 @@ def of(organization: Organization) -> list[Team]:
     return list(db.session.scalars(select(Team).where(Team.organization_id == organization.id).order_by(Team.name)))
 
 
-def team(membership: Membership, number: int) -> Team:
-    """A team of the member's organization. Raises :class:`NotFound`."""
+def team(membership: Membership, number: int, *, seen: str | None = None) -> Team:
+    """A team of the member's organization, which was ``seen`` under this name.
+
+    Raises :class:`NotFound`, and :class:`Conflict` for another name: SQLite gives the number of a row that is gone to
+    the next one.
+    """
     found = db.session.get(Team, number)
     if found is None or found.organization_id != membership.organization_id:
         raise NotFound("No such team.")
+    if seen not in (None, found.name):
+        raise Conflict(
+            "That is not the team that your page showed. Nothing was changed; look at the teams as they are now."
+        )
     return found
 
 

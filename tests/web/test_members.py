@@ -7,9 +7,9 @@ from flask import Flask
 from werkzeug.test import TestResponse
 
 from extensions import db
-from models import Grant, TokenScope
+from models import Grant, Team, TokenScope
 from policy.permissions import Access, Role
-from services import tokens
+from services import teams, tokens
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client, form_in
@@ -121,6 +121,29 @@ def test_an_old_page_changes_the_access_of_nobody_else(app: Flask, alice: Client
     now = _text(alice.get(here))
     assert alice.submit(change, form_in(now, change) | {"access": "admin"}).status_code == 303
     assert alice.submit(remove, form_in(_text(alice.get(here)), remove)).status_code == 303
+
+
+def test_an_old_page_changes_no_other_team(app: Flask, alice: Client, world: World) -> None:
+    """It would put somebody into it, with all of its access."""
+    with app.app_context():
+        number = factories.team("readers", "bob").id
+    page = _text(alice.get(f"{world.home}/teams/{number}"))
+    with app.app_context():
+        db.session.get_one(Team, number).name = "deployers"  # as if it were deleted, and another one made
+        db.session.commit()
+    forms = {"members": {"person": "alice"}, "members/bob/remove": {}, "name": {"name": "others"}, "delete": {}}
+    for path, typed in forms.items():
+        address = f"{world.home}/teams/{number}/{path}"
+        answer = alice.submit(address, form_in(page, address) | typed)
+        assert answer.status_code == 409 and "Nothing was changed" in _text(answer), path
+    with app.app_context():
+        team = db.session.get_one(Team, number)
+        assert team.name == "deployers" and [one.name for one in teams.people(team.organization)[number]] == ["bob"]
+    page = _text(alice.get(f"{world.home}/teams/{number}"))
+    for path, typed in forms.items():
+        address = f"{world.home}/teams/{number}/{path}"
+        assert alice.submit(address, form_in(page, address) | typed).status_code == 303, path
+        page = page.replace('name="team" value="deployers"', 'name="team" value="others"') if path == "name" else page
 
 
 def _grants() -> list[factories.people.Grant]:
