@@ -171,7 +171,9 @@ def _raise_gates(membership: Membership, environment: Environment) -> None:
 
 
 def lock(membership: Membership, environment: Environment, reason: str) -> None:
-    """Lock by hand: no plan is queued and no apply starts until it is unlocked; a running one finishes. Commits."""
+    """Lock by hand: no plan and no apply starts until it is unlocked, not even one that is queued; a running
+    one finishes. Commits.
+    """
     require(membership, Permission.LOCK, "You cannot lock this environment.", environment)
     reason = _short(reason, "reason", 120)
     if not reason:
@@ -185,7 +187,8 @@ def lock(membership: Membership, environment: Environment, reason: str) -> None:
 
 
 def unlock(membership: Membership, environment: Environment, seen: str) -> None:
-    """Take off the manual lock whose :attr:`Environment.lock_mark` was ``seen``, commit, and start what was pending.
+    """Take off the manual lock whose :attr:`Environment.lock_mark` was ``seen``, commit, and start what was queued or
+    pending.
 
     Raises :class:`Forbidden`, and :class:`Conflict` when that lock is gone already, whether or not another is there.
     """
@@ -197,8 +200,10 @@ def unlock(membership: Membership, environment: Environment, seen: str) -> None:
         db.session.rollback()  # what is so now is told
         raise Conflict(_not_that_lock(environment))
     audit.record("environment.unlock", membership.user, environment=environment)
+    environment_id = environment.id
     db.session.commit()
-    runs.start_pending(environment.id)
+    runs.start_queued(environment_id)
+    runs.start_pending(environment_id)
 
 
 def _not_that_lock(environment: Environment) -> str:

@@ -1,6 +1,7 @@
 """Who holds an environment: a run, somebody's terminal, or a person by hand.
 
-The first two exclude each other, by compare-and-set; the caller commits. A lock by hand lets what runs finish.
+The first two exclude each other, by compare-and-set; the caller commits. A lock by hand lets what runs finish,
+and nothing start.
 """
 
 from __future__ import annotations
@@ -77,10 +78,16 @@ def holders(environment: Environment) -> list[Holder]:
         found.append(Holder(HolderKind.RUN, run.created_by.name, since, doing, run))
     if environment.state_lock_id is not None:
         found.append(terminal(environment))
-    if environment.locked_by is not None:
-        name, reason = environment.locked_by.name, environment.lock_reason
-        found.append(Holder(HolderKind.PERSON, name, environment.locked_at, reason))
+    if (person := by_hand(environment)) is not None:
+        found.append(person)
     return found
+
+
+def by_hand(environment: Environment) -> Holder | None:
+    """Who locked an environment by hand, if anybody did."""
+    if environment.locked_by is None:
+        return None
+    return Holder(HolderKind.PERSON, environment.locked_by.name, environment.locked_at, environment.lock_reason)
 
 
 def terminal(environment: Environment) -> Holder:

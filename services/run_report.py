@@ -9,12 +9,12 @@ from models import Phase, Run
 from policy.lifecycle import RunStatus
 from services import holds
 
+_QUEUED = (RunStatus.PLAN_QUEUED, RunStatus.APPLY_QUEUED)
 _WAITS = {
     RunStatus.AWAITING_PLAN_AUTHENTICATION: "a code for the plan, from a person",
     RunStatus.AWAITING_CONFIRMATION: "the confirmation of a person",
     RunStatus.AWAITING_APPLY_AUTHENTICATION: "a code for the apply, from a person",
-    RunStatus.PLAN_QUEUED: "a worker",
-    RunStatus.APPLY_QUEUED: "a worker",
+    **dict.fromkeys(_QUEUED, "a worker"),
 }
 
 
@@ -49,6 +49,8 @@ def _waits_for(run: Run) -> str | None:
     if run.status is RunStatus.PENDING:
         holder = holds.holder(run.environment)
         return holder.sentence if holder is not None else "its turn"
+    if run.status in _QUEUED and (person := holds.by_hand(run.environment)) is not None:
+        return person.sentence
     return _WAITS.get(run.status)
 
 

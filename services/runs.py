@@ -138,6 +138,16 @@ def start_pending(environment_id: int) -> None:
         db.session.commit()
 
 
+def start_queued(environment_id: int) -> None:
+    """Hand to the workers again what a lock by hand kept queued; commits."""
+    kept = select(Phase.id, Phase.queued_at).join(Run, Phase.run_id == Run.id)
+    kept = kept.where(Run.environment_id == environment_id, Phase.status == PhaseStatus.QUEUED)
+    found = db.session.execute(kept).all()
+    db.session.commit()
+    for row in found:
+        queue.enqueue_phase(Phase(id=row.id, queued_at=row.queued_at))
+
+
 def _start(run: Run) -> RunStatus:
     """The run begins, with its audit event: Lockstep does it, when the environment is free. The caller commits."""
     before = run.status

@@ -14,7 +14,7 @@ from redis.exceptions import RedisError
 from sqlalchemy import and_, or_, select, update
 
 from extensions import db
-from models import Phase, PhaseStatus, Run
+from models import Environment, Phase, PhaseStatus, Run
 from policy import mfa, plan_summary, run_errors
 from policy.lifecycle import LEASE, CancelReason, Event
 from policy.mfa import PhaseKind
@@ -121,7 +121,9 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
 
 
 def _take(phase_id: int) -> Work | None:
-    """Take the phase by compare-and-set; None when it is no longer queued or its gate has closed."""
+    """Take the phase by compare-and-set; None when it is no longer queued, its gate has closed, or somebody
+    locked the environment by hand.
+    """
     with archive_child.Reader() as reader:  # it loads meanwhile
         return _taken(phase_id, reader)
 
@@ -133,13 +135,19 @@ def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
         db.session.rollback()
         return None
     run = phase.run
+    # The environment, too: who locks it by hand at this moment comes before, or finds a phase that runs.
+    db.session.refresh(run.environment, with_for_update={"of": Environment, "key_share": True})
+    locked = run.environment.locked_by_id is not None
     credentials: TemporaryCredentials | None = None
     if phase.authenticated_at is not None:
-        credentials = _credentials(phase)
+        credentials = _credentials(phase, handoff.look if locked else handoff.take)
         if credentials is None:
             return None
     elif run.level.demands(phase.kind):
         ending.close_gate(phase, Event.GATE_CLOSED, "The MFA level was raised before the phase began.")
+        return None
+    if locked:  # it stays queued: unlocking hands it to the workers again
+        db.session.rollback()
         return None
     try:
         runs.transition(run, Event.TAKE)
@@ -191,10 +199,10 @@ def _adopt(phase_id: int) -> Work | None:
         return steps.prepare(phase_id, None, reader)
 
 
-def _credentials(phase: Phase) -> TemporaryCredentials | None:
+def _credentials(phase: Phase, fetch: Callable[[int], TemporaryCredentials | None]) -> TemporaryCredentials | None:
     """The sealed credentials; when they vanished or run short the run goes back to waiting, and None."""
     try:
-        credentials = handoff.take(phase.id)
+        credentials = fetch(phase.id)
     except RedisError:
         why = "The temporary credentials could not be fetched: Redis does not answer."
         ending.close_gate(phase, Event.GATE_CLOSED, why)

@@ -37,7 +37,15 @@ def seal(phase_id: int, credentials: TemporaryCredentials) -> None:
 
 def take(phase_id: int) -> TemporaryCredentials | None:
     """The credentials, once: they are deleted in the same step. None when they vanished or cannot be read."""
-    sealed = connection().getdel(_key(phase_id))
+    return _opened(phase_id, connection().getdel(_key(phase_id)))
+
+
+def look(phase_id: int) -> TemporaryCredentials | None:
+    """What :func:`take` would answer now; they stay where they are."""
+    return _opened(phase_id, connection().get(_key(phase_id)))
+
+
+def _opened(phase_id: int, sealed: object) -> TemporaryCredentials | None:
     if not isinstance(sealed, bytes):
         return None
     try:

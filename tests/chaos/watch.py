@@ -22,6 +22,8 @@ from tests.chaos.stack import Stack
 SAID_AFTER, MOST = 60.0, 180.0
 FINAL = ("planned_and_finished", "applied", "discarded", "canceled", "errored", "interrupted")
 AT_WORK = ("plan_queued", "planning", "apply_queued", "applying")
+#: What a lock by hand keeps from starting.
+_STARTING = ("pending", "plan_queued", "apply_queued")
 
 _LOOK = """
 SELECT run.id, environment.name AS environment, run.number, run.status, environment.active_run_id AS active,
@@ -80,15 +82,14 @@ class Watch(threading.Thread):
 
     def _judge(self, row: dict[str, Any]) -> None:
         now = self._stack.now
-        # Who waits for a person, for the run ahead or for an unlocking waits for something that is said.
-        waits = row["status"] not in AT_WORK and (row["status"] != "pending" or row["active"] or row["locked"])
-        signature = (*(value for name, value in row.items() if name not in ("active", "locked")), bool(waits))
+        waiting = waits(row)
+        signature = (*(value for name, value in row.items() if name not in ("active", "locked")), waiting)
         seen = self._seen.get(row["id"])
         if seen is None or seen.signature != signature:
             self._seen[row["id"]] = _Seen(signature, now)
             return
         still = now - seen.since
-        if waits:
+        if waiting:
             return
         self.slowest = max(self.slowest, still)
         if still > MOST:
@@ -110,12 +111,16 @@ class Watch(threading.Thread):
             else:
                 seen.told = False
 
-    def quiet(self, kinds: tuple[str, ...] = AT_WORK) -> bool:
-        """Whether nothing is at work, and nothing pending could begin."""
-        return not any(
-            row["status"] in kinds or (row["status"] == "pending" and not row["active"] and not row["locked"])
-            for row in self.rows
-        )
+    def quiet(self) -> bool:
+        """Whether nothing is at work, and nothing queued or pending could begin."""
+        return all(waits(row) for row in self.rows)
+
+
+def waits(row: dict[str, Any]) -> bool:
+    """Whether a run waits for a person, for the run ahead or for an unlocking: for something that is said."""
+    if row["locked"] and row["status"] in _STARTING:
+        return True
+    return bool(row["active"]) if row["status"] == "pending" else row["status"] not in AT_WORK
 
 
 def reason(page: str) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import select
 
 import config
 from extensions import db
@@ -256,6 +257,22 @@ def test_lock_against_confirm(here: Flask) -> None:
         assert run.status is (RunStatus.AWAITING_CONFIRMATION if waits else RunStatus.APPLY_QUEUED), confirmed
         if waits:
             assert "is locked by alice" in str(confirmed)
+
+
+def test_lock_against_take(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "prepare", lambda *_: "taken")
+    for number in range(ROUNDS):
+        run_id, phase_id = queued(f"e{number}")
+        taken, locked = at_once(here, partial(job._take, phase_id), partial(lock, run_id))
+        assert locked is None
+        run, phase = run_of(run_id), db.session.get_one(Phase, phase_id, populate_existing=True)
+        of_it = select(AuditEvent.action).where(AuditEvent.environment_id == run.environment_id)
+        events = list(db.session.scalars(of_it.order_by(AuditEvent.sequence)))
+        if taken is None:
+            assert (run.status, phase.status) == (RunStatus.PLAN_QUEUED, PhaseStatus.QUEUED)
+            assert events == ["environment.lock"]
+        else:
+            assert (run.status, events) == (RunStatus.PLANNING, ["run.take", "environment.lock"]), taken
 
 
 def test_two_freed_environments_start_one_run_each(here: Flask) -> None:

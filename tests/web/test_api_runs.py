@@ -107,6 +107,15 @@ def test_a_manual_lock_makes_it_wait_as_on_the_page(app: Flask, al: Terminal) ->
         assert queue.queue().get_jobs() == []
 
 
+def test_one_that_is_queued_waits_for_a_manual_lock_too(app: Flask, al: Terminal) -> None:
+    told = json.loads(al.send("POST", path=PATH).text)
+    assert (told["status"], told["waits_for"]) == ("plan_queued", "a worker")
+    with app.app_context():
+        factories.environment(locked_by_id=factories.person("bob").id, lock_reason="Freeze")
+    told = json.loads(al.send("GET", path=f"{PATH}/1").text)
+    assert (told["status"], told["waits_for"]) == ("plan_queued", "bob, who locked it by hand: Freeze")
+
+
 def test_a_second_one_waits_for_the_first(al: Terminal) -> None:
     al.send("POST", path=PATH)
     told = json.loads(al.send("POST", path=PATH).text)

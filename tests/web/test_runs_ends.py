@@ -12,7 +12,7 @@ from extensions import db
 from models import Run
 from policy.lifecycle import CancelReason
 from policy.lifecycle import RunStatus as S
-from services import clock, queue
+from services import clock, environments, queue
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client
@@ -180,6 +180,23 @@ def test_a_queued_run_says_why_no_worker_takes_it(app: Flask, alice: Client, wor
         run.apply.queued_at = clock.now()
         db.session.commit()
     assert "The apply starts as soon as a worker is free." in show(alice, world), "it was queued just now"
+
+
+def test_a_queued_run_says_that_somebody_locked_by_hand(app: Flask, alice: Client, world: World) -> None:
+    tell(app, S.APPLY_QUEUED)
+    seen = first(alice, world)
+    words = "network is locked by bob: incident, hands off. The apply starts when it is unlocked."
+    with app.app_context():
+        environments.lock(factories.member("bob"), factories.environment(), "incident, hands off")
+    assert words in poll(alice, world, seen)[1]
+    page = show(alice, world)
+    assert words in page and "No worker is running." not in page
+    seen = first(alice, world)
+    with app.app_context():
+        here = factories.environment()
+        environments.unlock(factories.member("bob"), here, str(here.lock_mark))
+    page = poll(alice, world, seen)[1]
+    assert "No worker is running." in page and "is locked by" not in page
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import clock, queue, runs
+from services import clock, environments, queue, runs
 from services.execution import prepared
 from services.mfa import handoff
 from services.mfa.credentials import TemporaryCredentials
@@ -229,6 +229,28 @@ def test_short_credentials_of_an_apply_are_not_used(bench: Bench, monkeypatch: p
     lab.authenticate(run, bench.aws.code())
     assert bench.work(run.apply) is RunStatus.APPLIED
     assert lab.log_of(run.apply).count("Authenticated with MFA by alice") == 2
+
+
+def test_a_lock_by_hand_uses_no_credentials_up(bench: Bench) -> None:
+    level(bench, MfaLevel.APPLIES_ONLY)
+    run = bench.planned_or_waiting(ONE)
+    lab.authenticate(run, bench.aws.code())
+    environments.lock(factories.member("bob"), bench.environment, "incident, hands off")
+    for _ in range(2):
+        assert bench.work(run.apply) is RunStatus.APPLY_QUEUED
+    environments.unlock(factories.member(), bench.environment, str(bench.environment.lock_mark))
+    assert bench.work(run.apply) is RunStatus.APPLIED
+    assert handoff.take(run.apply.id) is None
+
+
+def test_credentials_that_are_lost_while_somebody_locks_by_hand_ask_for_a_new_code(bench: Bench) -> None:
+    level(bench, MfaLevel.APPLIES_ONLY)
+    run = bench.planned_or_waiting(ONE)
+    lab.authenticate(run, bench.aws.code())
+    environments.lock(factories.member("bob"), bench.environment, "incident, hands off")
+    handoff.drop(run.apply.id)
+    bench.work(run.apply)
+    back_to_waiting(bench, run.apply, "The temporary credentials are gone: they ended, or Redis lost them.")
 
 
 def test_credentials_with_just_over_five_minutes_are_used(bench: Bench) -> None:

@@ -10,9 +10,9 @@ from extensions import db
 from models import AuditEvent, PhaseStatus, StateVersion
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import environments, holds, runs, states
+from services import environments, holds, queue, runs, states
 from services.errors import Conflict
-from services.execution import steps
+from services.execution import reconcile, steps
 from services.execution.work import Work
 from services.mfa import sts
 from tests import factories
@@ -174,6 +174,40 @@ def test_a_level_that_is_raised_before_the_worker_takes_the_phase_stops_it(bench
     assert phase.status is PhaseStatus.WAITING
     assert bench.environment.active_run_id == (None if kind == "plan" else run.id)
     assert states.latest(bench.environment.id) is None
+
+
+@pytest.mark.parametrize("kind", ["plan", "apply"])
+def test_what_was_queued_before_a_lock_by_hand_starts_when_it_is_taken_off(bench: Bench, kind: str) -> None:
+    run = bench.run(ONE) if kind == "plan" else bench.planned(ONE)
+    if kind == "apply":
+        runs.confirm(factories.member(), run)
+    phase, before = (run.plan, "plan_queued") if kind == "plan" else (run.apply, "apply_queued")
+    environments.lock(factories.member("bob"), bench.environment, "incident, hands off")
+    queue.queue().empty()  # a worker takes the job
+    assert bench.work(phase).value == before
+    assert (phase.status, phase.started_at, phase.worker) == (PhaseStatus.QUEUED, None, None)
+    assert bench.environment.active_run_id == run.id
+    db.session.commit()
+    for _ in range(2):  # whoever looks around does not fill the queue
+        reconcile.look_around()
+    assert lab.queued_jobs() == [("services.execution.job.run_phase", [phase.id])]
+    queue.queue().empty()
+    assert bench.work(phase).value == before
+    environments.unlock(factories.member(), bench.environment, str(bench.environment.lock_mark))
+    assert lab.queued_jobs() == [("services.execution.job.run_phase", [phase.id])]
+    after = RunStatus.AWAITING_CONFIRMATION if kind == "plan" else RunStatus.APPLIED
+    assert bench.work(phase) is after
+
+
+def test_a_lock_by_hand_lets_what_runs_finish(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, real = bench.run(ONE), steps.plan_arguments
+
+    def lock(work: Work) -> list[str]:
+        environments.lock(factories.member("bob"), factories.environment(), "incident, hands off")
+        return real(work)
+
+    monkeypatch.setattr(steps, "plan_arguments", lock)
+    assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION
 
 
 def test_a_phase_is_run_once(bench: Bench) -> None:

@@ -181,6 +181,20 @@ def test_the_reason_on_a_page(page: str, said: str) -> None:
     assert watch.reason(page).startswith(said) and bool(watch.reason(page)) == bool(said)
 
 
+@pytest.mark.parametrize(
+    ("status", "locked", "active", "said"),
+    [
+        ("apply_queued", None, 1, False), ("apply_queued", 2, 1, True), ("plan_queued", 2, 1, True),
+        ("applying", 2, 1, False), ("pending", 2, None, True), ("pending", None, 7, True),
+        ("pending", None, None, False), ("awaiting_confirmation", None, 1, True),
+    ],
+)  # fmt: skip
+def test_who_waits_for_what_is_said_is_not_stuck(
+    status: str, locked: int | None, active: int | None, said: bool
+) -> None:
+    assert watch.waits({"status": status, "locked": locked, "active": active}) is said
+
+
 def test_a_configuration_is_one_file_that_names_the_world() -> None:
     text = configurations.make(random.Random(3), "n7", configurations.Place("/w", "http://127.0.0.1:1"))
     assert ">> '/w'" in text and '"output n7 ${n} of ' in text and configurations.pack(text)
