@@ -13,6 +13,7 @@ from sqlalchemy import update
 
 from extensions import db
 from models import Phase, PhaseStatus, Run
+from policy import run_errors
 from policy.lifecycle import Event
 from services import audit, clock, runs, states
 from services.compare_and_set import won
@@ -74,13 +75,15 @@ def finish(
 
 def fail(phase_id: int, failed: PhaseFailed, work: Work | None) -> None:
     """End the run with an error that the page shows, unless the phase is no longer this worker's."""
-    sentence = " ".join(filter(None, (str(failed), unkept(work) if work else "")))
-    environment_id = steadily(lambda: _fail(phase_id, failed, sentence))
+    lost = unkept(work) if work else ""
+    code = run_errors.STATE_UNKEPT if lost else failed.code
+    sentence = " ".join(filter(None, (str(failed), lost or failed.then)))
+    environment_id = steadily(lambda: _fail(phase_id, failed, code, sentence))
     if environment_id is not None:
         steadily(lambda: runs.start_pending(environment_id))
 
 
-def _fail(phase_id: int, failed: PhaseFailed, sentence: str) -> int | None:
+def _fail(phase_id: int, failed: PhaseFailed, code: str, sentence: str) -> int | None:
     ended = {"status": PhaseStatus.FAILED, "finished_at": clock.now(), "exit_code": failed.exit_code}
     if not _end(phase_id, lease()["worker"], ended):
         db.session.rollback()
@@ -90,7 +93,7 @@ def _fail(phase_id: int, failed: PhaseFailed, sentence: str) -> int | None:
     db.session.refresh(run)
     logs.say(phase_id, sentence, tone="error")
     try:
-        runs.transition(run, Event.FAIL, error=sentence[:1000], error_code=failed.code)
+        runs.transition(run, Event.FAIL, error=sentence[:1000], error_code=code)
     except Conflict:
         db.session.rollback()
         return None

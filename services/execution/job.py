@@ -343,8 +343,8 @@ def _require(work: Work, outcome: Outcome, allowed: tuple[int, ...] = (0,)) -> N
     if outcome.exit_code not in allowed:
         # Once more: what control characters kept apart in the log stands together in the sentence.
         said = work.redactor.text(run_errors.plain(outcome.tail))
-        code, sentence = run_errors.explain(said, work.kind.value, outcome.exit_code)
-        raise PhaseFailed(code, sentence, outcome.exit_code)
+        code, sentence, then = run_errors.explain(said, work.kind.value, outcome.exit_code)
+        raise PhaseFailed(code, sentence, outcome.exit_code, then)
 
 
 class _Canceled(Exception):
@@ -360,9 +360,9 @@ def _canceled(work: Work, outcome: Outcome) -> NoReturn:
         forced = f", by force{': the state may lack what was in flight' if applied else '; nothing was changed'}"
     values: dict[str, Any] = {"ended_by_id": run.cancel_requested_by_id}
     if run.cancel_reason in _LIMITS:
-        code, sentence = run_errors.LIMITS[run.cancel_reason.value]
-        limit = stopping.minutes(stopping.limit_of(work.kind))
-        said = sentence.format(kind=work.kind, limit=limit, kept=run_errors.KEPT[work.kind])
+        code, sentence, then = run_errors.LIMITS[run.cancel_reason.value]
+        said = sentence.format(kind=work.kind, limit=stopping.minutes(stopping.limit_of(work.kind)))
+        said += "" if lost else f" {run_errors.KEPT[work.kind]} {then}"
         values |= {"error": said, "error_code": code}
     else:
         by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
@@ -370,7 +370,7 @@ def _canceled(work: Work, outcome: Outcome) -> NoReturn:
         said = f"Canceled by {by}{forced or ('' if lost else f'; {kept}')}"
     if lost:
         said = f"{said.removesuffix('.')}. {lost}"
-        values |= {"error": said[:1000], "error_code": values.get("error_code", "state_unkept")}
+        values |= {"error": said[:1000], "error_code": run_errors.STATE_UNKEPT}
     db.session.rollback()
     ending.finish(work, Event.STOPPED, outcome, said, values, PhaseStatus.CANCELED)
     raise _Canceled

@@ -31,11 +31,14 @@ _NOT_ASKED = Walls(None, unknown=True)
 
 
 class PhaseFailed(LockstepError):
-    """The phase ends with an error that a person can read; ``code`` and terraform's exit code are kept beside it."""
+    """The phase ends with an error that a person can read; ``code`` and terraform's exit code are kept beside it.
 
-    def __init__(self, code: str, sentence: str, exit_code: int | None = None) -> None:
+    ``then`` are sentences that follow where the phase's state is stored.
+    """
+
+    def __init__(self, code: str, sentence: str, exit_code: int | None = None, then: str = "") -> None:
         super().__init__(sentence)
-        self.code, self.exit_code = code, exit_code
+        self.code, self.exit_code, self.then = code, exit_code, then
 
 
 class Vanished(Exception):

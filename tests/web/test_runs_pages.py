@@ -219,6 +219,32 @@ def test_a_terraform_that_was_killed_promises_nothing(app: Flask, alice: Client,
     assert "Look at AWS before you queue a new plan" in page and "shows what is left to do" not in page
 
 
+@pytest.mark.parametrize(
+    ("status", "own", "how"),
+    [
+        (S.ERRORED, None, "upload it</a>"),
+        (S.ERRORED, "s3", "push it to its backend"),
+        (S.CANCELED, None, "upload it</a>"),
+    ],
+)
+def test_a_state_that_is_on_the_machine_only_comes_before_a_new_plan(
+    app: Flask, alice: Client, world: World, status: S, own: str | None, how: str
+) -> None:
+    tell(app, S.APPLYING)
+    with app.app_context():
+        run = db.session.get_one(stories.Run, 1)
+        factories.state(run, serial=7)  # of the first resource
+        stories.errored(run, "It stays on the worker’s machine, in /data/work/phase-2-1.", "state_unkept")
+        run.status, run.own_backend = status, own
+        db.session.commit()
+    page = show(alice, world)
+    assert "It stays on the worker’s machine, in /data/work/phase-2-1." in page
+    card = page.split('id="gate-heading"')[1].split("</section>")[0]
+    assert "The newest state is on that machine only: save it" in card and how in card
+    assert "before you queue a new plan" in card
+    assert "is kept" not in card and "shows what is left" not in card and "button-primary" not in card
+
+
 def test_an_applied_run_tells_who_what_and_which_state(app: Flask, alice: Client, world: World) -> None:
     tell(app, S.APPLIED)
     page = show(alice, world)

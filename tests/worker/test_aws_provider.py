@@ -100,7 +100,7 @@ def test_applies_only_through_the_role_and_an_expired_session(bench: Bench, monk
     bench.aws.expire_sessions()
     assert bench.work(run.apply) is RunStatus.ERRORED
     assert (run.error_code, run.error) == (
-        "session_over", "The MFA session ended during the run; finished resources are saved. Queue a new run.",
+        "session_over", "The MFA session ended during the run. Finished resources are saved. Queue a new run.",
     )  # fmt: skip
     assert "lockstep-applies" not in bench.aws.bucket_names()
 

@@ -77,7 +77,7 @@ def test_a_canceled_apply_says_where_a_state_is_that_could_not_be_stored(bench: 
     applying.result()
     assert lab.status(run) is RunStatus.CANCELED
     kept = f"Terraform’s state could not be stored. It stays on the worker’s machine, in {left.parent.parent}."
-    assert run.error == f"Canceled by bob. {kept}"
+    assert (run.error_code, run.error) == ("state_unkept", f"Canceled by bob. {kept}")
     assert run.error in lab.log_of(run.apply)
     shutil.rmtree(left.parent.parent)
 

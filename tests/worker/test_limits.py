@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -13,8 +14,8 @@ from sqlalchemy import update
 from extensions import db
 from models import AuditEvent, Run, StateVersion
 from policy import mfa
-from policy.lifecycle import RunStatus
-from policy.mfa import MfaLevel
+from policy.lifecycle import CancelReason, RunStatus
+from policy.mfa import MfaLevel, PhaseKind
 from services import clock, force, runs
 from services.errors import Conflict, Forbidden
 from services.execution import stopping, terraform
@@ -66,6 +67,28 @@ def test_an_apply_never_goes_beyond_its_session(bench: Bench, tmp_path: Path, mo
     )
     [state] = db.session.query(StateVersion)
     assert state.resources >= 1
+
+
+def test_an_apply_that_a_limit_ends_says_where_a_state_is_that_could_not_be_stored(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = bench.planned(held(tmp_path / "gate"))
+    runs.confirm(factories.member(), run)
+    applying = bench.start(run.apply)
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the second resource is in the making")
+    (name,) = bench.workdirs()
+    where = bench.home / "work" / name
+    (where / "config" / "errored.tfstate").write_text('{"version": 4, "serial"')  # as a full disk leaves it
+    monkeypatch.setattr(stopping.Stopper, "_over", lambda _: CancelReason.TIME_LIMIT)
+    applying.result()
+    assert lab.status(run) is RunStatus.CANCELED
+    limit = stopping.minutes(stopping.limit_of(PhaseKind.APPLY))
+    assert (run.error_code, run.error) == (
+        "state_unkept",
+        f"The apply took longer than {limit}, so terraform was asked to stop. "
+        f"Terraform’s state could not be stored. It stays on the worker’s machine, in {where}.",
+    )
+    shutil.rmtree(where)
 
 
 def test_a_force_needs_a_cancel_a_cool_off_and_an_owner(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,7 @@ def test_it_stays_in_the_working_directory_and_the_page_says_where(bench: Bench,
     [folder] = bench.workdirs()
     where = bench.home / "work" / folder
     assert f"Terraform’s state could not be stored. It stays on the worker’s machine, in {where}." in run.error
+    assert run.error_code == "state_unkept"
     assert [version.source for version in states.versions(bench.environment)] == [StateSource.UPLOAD, StateSource.RUN]
     [kept] = [path for path in where.rglob("*.tfstate") if b"terraform_data" in path.read_bytes()]
     assert {one["name"] for one in json.loads(kept.read_bytes())["resources"]} == {"first", "second"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -224,6 +225,36 @@ def test_a_backend_of_its_own_is_left_alone(bench: Bench) -> None:
     assert run.own_backend == "http"
     assert "names a backend of its own: Lockstep neither keeps nor changes its state" in lab.log_of(run.plan)
     assert versions() == []
+
+
+def test_a_backend_that_takes_no_state_leaves_the_newest_on_the_machine(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever planned now would create everything a second time: nothing is called saved, and no plan is asked for."""
+    monkeypatch.setattr(_Backend, "do_POST", lambda self: self._answer(403, b""))
+    fails = """resource "terraform_data" "late" {
+  depends_on = [terraform_data.one]
+  provisioner "local-exec" {
+    command = "echo ExpiredToken >&2; exit 1"
+  }
+}
+"""
+    with http_backend() as (address, _):
+        own = f'terraform {{\n  backend "http" {{\n    address = "{address}"\n  }}\n}}\n'
+        run = bench.planned(own + ONE + fails)
+        runs.confirm(factories.member(), run)
+        assert bench.work(run.apply) is RunStatus.ERRORED
+    [folder] = bench.workdirs()
+    where = bench.home / "work" / folder
+    assert "ExpiredToken" in lab.log_of(run.apply), "or else this proves nothing"
+    assert (run.error_code, run.error) == (
+        "state_unkept",
+        "The MFA session ended during the run. "
+        f"Terraform’s state could not be stored. It stays on the worker’s machine, in {where}.",
+    )
+    [kept] = where.rglob("errored.tfstate")
+    assert "one" in {one["name"] for one in json.loads(kept.read_bytes())["resources"]}
+    shutil.rmtree(where)
 
 
 def test_a_local_backend_is_kept_like_none(bench: Bench) -> None:

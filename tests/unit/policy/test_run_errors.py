@@ -39,20 +39,31 @@ def test_an_unknown_error_is_quoted_without_colours() -> None:
     assert explain(output, "apply", 1) == (
         "terraform_failed",
         "Terraform ended with an error in the apply (exit code 1): Invalid index. See the log.",
+        "",
     )
     assert explain("", "plan", None)[1] == "Terraform ended with an error in the plan. See the log."
 
 
 def test_a_terraform_that_was_killed_did_not_end_by_itself() -> None:
-    code, sentence = explain("│ Error: Saved plan is stale\n", "apply", -9)
-    assert code == "terraform_killed"
-    assert sentence == (
+    assert explain("│ Error: Saved plan is stale\n", "apply", -9) == (
+        "terraform_killed",
         "Terraform was killed (signal 9) in the apply; a system that runs out of memory does so. What it was working"
-        " on may exist in AWS without being in the state. Look there, then queue a new plan."
+        " on may exist in AWS without being in the state.",
+        "Look there, then queue a new plan.",
     )
-    code, sentence = explain("", "plan", -15)
-    assert code == "terraform_killed"
-    assert sentence == "Terraform was killed (signal 15) in the plan. Nothing was changed. Queue a new plan."
+    assert explain("", "plan", -15) == (
+        "terraform_killed",
+        "Terraform was killed (signal 15) in the plan. Nothing was changed.",
+        "Queue a new plan.",
+    )
+
+
+@pytest.mark.parametrize("output", ["Saved plan is stale", "ExpiredToken", "InvalidClientTokenId", ROLE, "else"])
+@pytest.mark.parametrize("exit_code", [1, -9])
+def test_what_holds_only_with_a_state_that_is_stored_is_apart(output: str, exit_code: int) -> None:
+    _, sentence, then = explain(output, "apply", exit_code)
+    assert "saved" not in sentence.lower() and "ueue" not in sentence
+    assert then == "" or "ueue a new" in then
 
 
 def test_nothing_that_controls_a_terminal_or_a_page_is_quoted() -> None:

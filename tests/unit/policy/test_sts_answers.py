@@ -52,7 +52,7 @@ def test_a_server_error_of_any_name_is_no_answer() -> None:
     ],
 )
 def test_terraforms_last_words(output: str, code: str) -> None:
-    found, sentence = run_errors.explain(output, "apply", 1)
+    found, sentence, _ = run_errors.explain(output, "apply", 1)
     assert found == code and sentence.endswith(".")
 
 
