@@ -200,6 +200,10 @@ def begin_vault_anew() -> None:
     """Take the present keys where the old ones are lost for good."""
     key_check.begin_anew()
     click.echo("The present keys count from now on. Set the variables again that `flask vault check` names.")
+    if lost := second_factor.unreadable():
+        who = "1 person has" if len(lost) == 1 else f"{len(lost)} people have"
+        click.echo(f"{who} a second factor that cannot be read: {', '.join(lost)}.")
+        click.echo("Recovery codes still sign them in; for who has none: flask user second-factor-off NAME")
 
 
 def _tell(report: rotation.Report) -> None:

@@ -31,6 +31,8 @@ def step() -> ResponseReturnValue:
         how = second_factor.check(waits.arrival.user, request.form.get("code", ""))
     except Throttled as error:
         return render_template("auth/code.html", error=str(error)), 429, {"Retry-After": str(error.waiting)}
+    except Invalid as error:
+        return render_template("auth/code.html", error=str(error)), 422
     if how is None:
         return render_template("auth/code.html", error="That code is not right, or it was used before."), 422
     begin_session(waits.arrival, remember=waits.remember, how=f"{waits.how} and {how}")

@@ -19,7 +19,7 @@ from policy.permissions import Permission
 from services import access, audit, clock, throttle
 from services.compare_and_set import won
 from services.errors import Conflict, Invalid
-from services.storage.vault import Vault
+from services.storage.vault import Vault, VaultError
 
 ISSUER = "Lockstep"
 #: How many recovery codes a person has, of how many characters: 50 bits each.
@@ -30,6 +30,11 @@ _STEP = 30
 #: Ten are tried at a sign-in; behind 50 random bits a hundredth of the work that a password needs is plenty.
 _METHOD = "scrypt:2048:8:1"
 WRONG = "That code is not right, or it was used before. Nothing was changed."
+UNREADABLE = (
+    "A code of your authenticator cannot be checked: the key that its secret was encrypted with is gone. Give one of "
+    "your recovery codes that was not used yet, or ask an owner of your organization, or whoever runs Lockstep, to "
+    "take your second factor off. Nothing was changed."
+)
 
 
 def begin(user: User) -> None:
@@ -42,7 +47,9 @@ def begin(user: User) -> None:
 
 
 def secret(user: User) -> str | None:
-    """The secret that waits for its first code, in base32; None when there is none, or one is in force."""
+    """The secret that waits for its first code, in base32; None when there is none that can be read, or one is in
+    force.
+    """
     return _open(user) if user.totp_secret is not None and user.totp_at is None else None
 
 
@@ -77,7 +84,8 @@ def confirm(user: User, code: str) -> list[str]:
 def check(user: User, code: str) -> str | None:
     """Use up a code: "code" or "recovery code" when it was good, None when not. Commits.
 
-    Raises :class:`throttle.Throttled`.
+    Where the secret cannot be read, recovery codes alone are good, which need no key. Raises
+    :class:`throttle.Throttled`, and :class:`Invalid` for field "code" where a code of the authenticator might be meant.
     """
     user_id, text = user.id, _open(user)
     tries, address = throttle.of_person("code", user_id), throttle.of_address()
@@ -86,6 +94,8 @@ def check(user: User, code: str) -> str | None:
     if how is None:
         audit.record("second_factor.refused", None, user=user.name)
         db.session.commit()
+        if text is None:
+            raise Invalid("code", UNREADABLE)
         return None
     if how == "recovery code":
         audit.record("second_factor.recovery", user, user=user.name, left=left(user))
@@ -124,6 +134,12 @@ def operator_reset(user: User) -> None:
     _remove(user)
     audit.record("second_factor.reset", None, user=user.name)
     db.session.commit()
+
+
+def unreadable() -> list[str]:
+    """The names of those whose second factor is in force, and whose secret the present keys do not open."""
+    users = db.session.scalars(select(User).where(User.totp_at.is_not(None)).order_by(User.name))
+    return [user.name for user in users if _open(user) is None]
 
 
 def requiring(user: User) -> list[Membership]:
@@ -172,8 +188,8 @@ def _demand(user: User, code: str) -> None:
         raise Invalid("code", WRONG)
 
 
-def _use_step(user_id: int, text: str, code: str) -> bool:
-    step = _step(text, code)
+def _use_step(user_id: int, text: str | None, code: str) -> bool:
+    step = _step(text, code) if text is not None else None
     if step is None:
         return False
     newer = or_(User.totp_step.is_(None), User.totp_step < step)
@@ -215,8 +231,12 @@ def _keep(user_id: int, texts: dict[str, str]) -> None:
     db.session.add_all(RecoveryCode(user_id=user_id, digest=digest) for digest in texts.values())
 
 
-def _open(user: User) -> str:
-    return _vault().decrypt(user.totp_secret or b"", _context(user.id)).decode()
+def _open(user: User) -> str | None:
+    """The secret; None where the present keys do not open it."""
+    try:
+        return _vault().decrypt(user.totp_secret or b"", _context(user.id)).decode()
+    except VaultError:
+        return None
 
 
 def _context(user_id: int) -> str:

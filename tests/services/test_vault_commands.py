@@ -16,12 +16,13 @@ import config
 from extensions import db
 from models import AuditEvent, Blob, User, Variable
 from policy.lifecycle import RunStatus
-from services import states, variables
+from services import second_factor, states, variables
 from services.storage import blobs, key_check, rotation, sealed
 from services.storage.vault import Vault, generate_key, key_of, place
 from tests import factories
 from tests.support import bucket as buckets
 from tests.support.app import running_app
+from tests.support.authenticator import enrol
 from tests.support.bucket import Bucket
 
 OLD, NEW, OTHER = generate_key(), generate_key(), generate_key()
@@ -233,6 +234,25 @@ def test_other_commands_refuse_wrong_keys_and_these_do_not(app: Flask, keys: Key
     done = app.test_cli_runner().invoke(args=["vault", "begin-anew", "--yes"])
     assert done.exit_code == 0, done.output
     assert app.test_cli_runner().invoke(args=["organization", "create", "new"]).exit_code == 0
+
+
+def test_who_begins_anew_is_told_whose_second_factor_is_lost(app: Flask, keys: Keys) -> None:
+    furnish()
+    for name, count in (("alice", "1 person has"), ("bob", "2 people have")):
+        keys(OLD)
+        db.session.commit()
+        enrol(app, name)
+        keys(OTHER)
+        code, said = vault(app, "begin-anew", "--yes")
+        assert code == 0 and f"{count} a second factor that cannot be read" in said, said
+        assert name in said and "flask user second-factor-off NAME" in said
+    done = app.test_cli_runner().invoke(args=["user", "second-factor-off", "bob"])
+    assert done.exit_code == 0, done.output
+    assert second_factor.unreadable() == ["alice"]
+    db.session.rollback()
+    keys(OLD)
+    code, said = vault(app, "begin-anew", "--yes")
+    assert code == 0 and "second factor" not in said
 
 
 def test_the_first_start_seals_the_known_value(app: Flask, keys: Keys) -> None:

@@ -11,9 +11,11 @@ from flask import Flask
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from policy.permissions import Role
+from services import second_factor
 from services.storage.vault import Vault
 from tests import factories
-from tests.factories import World
+from tests.factories import PASSWORD, World
+from tests.support.authenticator import code, enrol, key_on
 from tests.support.client import Client, form_in
 from tests.web import run_stories as stories
 
@@ -33,6 +35,10 @@ def lost(app: Flask, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
         stories.story(here, RunStatus.AWAITING_APPLY_AUTHENTICATION)
         factories.member("alice", "empty", Role.OWNER)
         factories.variable("AWS_REGION", "eu-west-1", organization_name="empty")
+    lose_keys(app, monkeypatch)
+
+
+def lose_keys(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     other = dataclasses.replace(app.config["LOCKSTEP"], vault=Vault([os.urandom(32)]))
     monkeypatch.setitem(app.config, "LOCKSTEP", other)
 
@@ -148,3 +154,45 @@ def test_a_run_that_waits_says_why_no_code_is_asked(alice: Client, bob: Client, 
         page = answer.get_data(as_text=True)
         assert answer.status_code == 200
         assert "cannot be read" in page and 'id="token"' not in page and "Discard" in page
+
+
+@pytest.mark.usefixtures("world")
+def test_a_second_factor_that_does_not_open_lets_recovery_codes_in_and_nothing_else(
+    app: Flask, anonymous: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, codes = enrol(app, "alice")
+    lose_keys(app, monkeypatch)
+    anonymous.submit("/login", {"username": "alice", "password": PASSWORD})
+    for typed in (code(device), "", "aaaaa-aaaaa"):
+        answer = anonymous.submit("/login/code", {"code": typed})
+        page = answer.get_data(as_text=True)
+        assert answer.status_code == 422
+        assert "cannot be checked: the key that its secret was encrypted with is gone" in page
+        assert "recovery codes" in page and "ask an owner" in page and "Nothing was changed" in page
+        assert anonymous.get("/settings/second-factor").status_code == 302, "signed in"
+    assert anonymous.submit("/login/code", {"code": codes[0]}).status_code == 303
+    assert "9 recovery codes left" in anonymous.get("/settings/second-factor").get_data(as_text=True)
+    refused = anonymous.submit("/settings/second-factor/off", {"password": PASSWORD, "code": code(device)})
+    assert refused.status_code == 422 and "cannot be checked" in refused.get_data(as_text=True)
+    # With another one it is set up anew.
+    assert anonymous.submit("/settings/second-factor/off", {"password": PASSWORD, "code": codes[1]}).status_code == 303
+    anonymous.submit("/settings/second-factor/begin")
+    anew = key_on(anonymous)
+    assert anonymous.submit("/settings/second-factor/confirm", {"code": code(anew)}).status_code == 201
+
+
+@pytest.mark.usefixtures("world")
+def test_a_waiting_second_factor_that_does_not_open_is_begun_anew(
+    app: Flask, alice: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice.submit("/settings/second-factor/begin")
+    device = key_on(alice)
+    lose_keys(app, monkeypatch)
+    answer = alice.get("/settings/second-factor")
+    assert answer.status_code == 200 and "Set it up" in answer.get_data(as_text=True)
+    assert alice.submit("/settings/second-factor/confirm", {"code": code(device)}).status_code == 422
+    with app.app_context():
+        assert second_factor.unreadable() == [], "it was never asked for"
+        assert factories.person("alice").totp_at is None
+    alice.submit("/settings/second-factor/begin")
+    assert alice.submit("/settings/second-factor/confirm", {"code": code(key_on(alice))}).status_code == 201
