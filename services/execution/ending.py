@@ -117,9 +117,9 @@ def close_gate(phase: Phase, event: Event, why: str) -> None:
         db.session.rollback()
         return
     note = f"{why} Nothing was started; enter a new code."
-    values: dict[str, Any] = {"status": PhaseStatus.WAITING, "gate_note": note, "queued_at": None}
+    values: dict[str, Any] = {"status": PhaseStatus.WAITING, "gate_note": note}
     session = ("session_expires_at", "session_seconds", "mfa_serial", "caller_arn")
-    values |= dict.fromkeys(("authenticated_at", "authenticated_by_id", *session))
+    values |= dict.fromkeys(("queued_at", "started_at", "authenticated_at", "authenticated_by_id", *session))
     db.session.execute(update(Phase).where(Phase.id == phase.id).values(**values))
     logs.say(phase.id, note, tone="bad")
     audit.record("run.gate_closed", None, run=run, phase=phase.kind.value, why=why)

@@ -15,13 +15,15 @@ from sqlalchemy import select
 
 from extensions import db
 from models import AuditEvent
-from policy.lifecycle import RunStatus
-from policy.mfa import PhaseKind
+from policy.lifecycle import Event, RunStatus
+from policy.mfa import MfaLevel, PhaseKind
 from services import audit, clock
+from services.execution import ending
 from services.storage import logs
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client
+from tests.web import run_stories as stories
 
 
 @pytest.fixture
@@ -177,3 +179,33 @@ def test_the_evidence_tells_who_which_device_which_plan_and_which_state(app: Fla
     assert [event["action"] for event in told["events"]] == ["run.applied"]
     assert "address" not in file.text
     assert bob.get(f"{address}/evidence.json").data == file.data
+
+
+def test_the_evidence_of_a_phase_that_never_began_says_neither_that_it_ran_nor_that_no_code_was_asked(
+    app: Flask, alice: Client, world: World
+) -> None:
+    with app.app_context():
+        stories.keys_for("alice")
+        run = stories.story(factories.environment(mfa_level=MfaLevel.APPLIES_ONLY), RunStatus.APPLYING)
+        ending.close_gate(run.apply, Event.NEVER_BEGAN, "The worker was lost.")
+    address = f"{world.path}/changes/runs/1"
+    card = alice.get(f"{address}/evidence").text.split('id="apply-heading"')[1].split("</section>")[0]
+    assert "accepted" in card and "no code was asked" not in card
+    assert "<dt>Authenticated by</dt><dd>–</dd>" in card and "<dt>Ran</dt><dd>–</dd>" in card
+    card = alice.get(f"{address}/evidence").text.split('id="plan-heading"')[1].split("</section>")[0]
+    assert "nobody: no code was asked" in card
+    assert alice.submit(f"{address}/discard").status_code == 303
+    page = alice.get(address).text
+    assert "Nothing was applied." in page and "What was finished before" not in page
+
+
+def test_the_evidence_says_no_code_was_asked_only_where_none_was_tried(app: Flask, alice: Client, world: World) -> None:
+    """A database from before a closed gate forgot when its phase had begun."""
+    with app.app_context():
+        stories.keys_for("alice")
+        run = stories.story(factories.environment(mfa_level=MfaLevel.APPLIES_ONLY), RunStatus.APPLYING)
+        ending.close_gate(run.apply, Event.NEVER_BEGAN, "The worker was lost.")
+        run.apply.started_at = clock.now()
+        db.session.commit()
+    card = alice.get(f"{world.path}/changes/runs/1/evidence").text.split('id="apply-heading"')[1]
+    assert "accepted" in card and "no code was asked" not in card

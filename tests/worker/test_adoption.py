@@ -249,6 +249,7 @@ def test_credentials_that_went_with_the_worker_are_asked_for_again(
     assert adopt(bench, run.apply) is RunStatus.AWAITING_APPLY_AUTHENTICATION
     assert "The worker was lost" in run.apply.gate_note and "enter a new code" in run.apply.gate_note
     assert "Apply complete!" not in lab.log_of(run.apply)
+    assert run.apply.started_at is None, "nothing of it ran"
     lab.authenticate(run, bench.aws.code())
     assert bench.work(run.apply) is RunStatus.APPLIED, run.error
 
