@@ -94,16 +94,16 @@ def index(organization: str, environment: str) -> Any:
 def upload(organization: str, environment: str) -> Any:
     membership, found = load_environment(organization, environment)
     require(membership, Permission.WRITE, "You cannot upload a configuration here.", found)
-    if (already := _queued_already(found)) is not None:
-        return already
     file = request.files.get("archive")
     try:
         if file is None or not file.filename:
             raise Invalid("archive", "Choose a .tar.gz or .zip archive of your Terraform files.")
+        if (already := _queued_already(found, run_pages.digest(cast(Any, file.stream)))) is not None:
+            return already
         message = request.form.get("message", "")
         version = configurations.upload(membership, found, cast(Any, file.stream), file.filename, message)
         # No lock was held while the archive was looked at: a second click may have been quicker.
-        if (already := _queued_already(found)) is not None:
+        if (already := _queued_already(found, version.digest)) is not None:
             return already
         return _to(runs.create_run(membership, found, version))
     except Invalid as error:
@@ -114,11 +114,11 @@ def upload(organization: str, environment: str) -> Any:
 def queue(organization: str, environment: str) -> Any:
     membership, found = load_environment(organization, environment)
     require(membership, Permission.WRITE, "You cannot queue plans here.", found)
-    if (already := _queued_already(found)) is not None:
-        return already
     version = configurations.latest(found)
     if version is None:
         raise Conflict("There is no configuration yet. Upload one first; that queues a plan, too.")
+    if (already := _queued_already(found, version.digest)) is not None:
+        return already
     return _to(runs.create_run(membership, found, version))
 
 
@@ -267,13 +267,14 @@ def _list(environment: Environment, before: int | None, errors: dict[str, str] |
     )
 
 
-def _queued_already(environment: Environment) -> Response | None:
-    """A double click, or another one on a page that is out of date, ends at the run that the first one queued."""
+def _queued_already(environment: Environment, digest: str) -> Response | None:
+    """A double click, or one on a page that is out of date, ends at the run of the same configuration that is there."""
     seen = request.form.get("seen", type=whole)
-    run = None if seen is None else run_pages.queued_since(environment, person(), seen)
+    run = None if seen is None else run_pages.queued_since(environment, person(), seen, digest)
     if run is None:
         return None
-    flash(f"You queued run #{run.number} from that page already, so no second one was made.", "info")
+    was = f"Run #{run.number} of this configuration was queued in your name since that page was shown"
+    flash(f"{was}, so no second one was made.", "info")
     return _to(run)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from io import BufferedIOBase
+
 from sqlalchemy import String, cast, func, select
 
 from extensions import db
@@ -51,15 +54,29 @@ def counted(environment: Environment) -> tuple[int, int]:
     return environment.run_counter, db.session.scalar(query) or 0
 
 
-def queued_since(environment: Environment, person: User, seen: int) -> Run | None:
-    """The person's newest run after number ``seen``, the newest one on the page that they sent the form from.
+def digest(archive: BufferedIOBase) -> str:
+    """The SHA-256 in hex of an archive that is about to be uploaded; it is read from its beginning again afterwards.
 
-    One page queues one run, so that a double click does not queue two. The environment's row is locked until
-    the caller commits: of two clicks at once the second sees the run of the first.
+    What the caller read is committed first: no lock is held meanwhile.
+    """
+    db.session.commit()
+    found = hashlib.file_digest(archive, "sha256").hexdigest()
+    archive.seek(0)
+    return found
+
+
+def queued_since(environment: Environment, person: User, seen: int, digest: str) -> Run | None:
+    """The person's newest run after number ``seen``, the newest one on the page that they sent the form from, if it is
+    of the configuration with this ``digest``.
+
+    One page queues one run of a configuration, so that a double click does not queue two. A run of another one is no
+    first click: it was queued elsewhere. The environment's row is locked until the caller commits: of two clicks at
+    once the second sees the run of the first.
     """
     db.session.execute(select(Environment.id).where(Environment.id == environment.id).with_for_update())
     query = select(Run).where(Run.environment_id == environment.id, Run.created_by_id == person.id, Run.number > seen)
-    return db.session.scalar(query.order_by(Run.number.desc()).limit(1))
+    run = db.session.scalar(query.order_by(Run.number.desc()).limit(1))
+    return run if run is not None and run.configuration.digest == digest else None
 
 
 def reload(run: Run) -> None:

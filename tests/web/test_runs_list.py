@@ -139,8 +139,32 @@ def test_a_double_click_queues_one_run(app: Flask, alice: Client, bob: Client, w
     bob.submit(f"{world.path}/changes/runs", {"seen": "0"})  # somebody else means another one
     alice.submit(f"{world.path}/changes/runs", {"seen": "2"})  # so does a page that showed the first
     assert count(app, Run) == 3
-    assert upload(alice, world, archive(), seen="2").headers["Location"].endswith("/3")
-    assert count(app, ConfigurationVersion) == 1
+
+
+def test_a_double_click_uploads_once_and_another_archive_is_never_thrown_away(
+    app: Flask, alice: Client, world: World
+) -> None:
+    same = archive()
+    places = [upload(alice, world, same, seen="0").headers["Location"] for _ in range(2)]
+    assert places == [f"{world.path}/changes/runs/1"] * 2 and count(app, Run) == count(app, ConfigurationVersion) == 1
+    said = "Run #1 of this configuration was queued in your name since that page was shown, so no second one was made."
+    assert said in alice.get(places[0]).get_data(as_text=True)
+    # The page is out of date: a script with her token, or another tab, was quicker. What is sent is something else.
+    assert upload(alice, world, archive(content=b"# mended\n"), seen="0").headers["Location"].endswith("/2")
+    with app.app_context():
+        newest = db.session.scalars(select(Run).order_by(Run.number.desc())).first()
+        assert newest is not None and newest.configuration.number == 2
+    page = alice.get(f"{world.path}/changes/runs/2").get_data(as_text=True)
+    assert "no second one was made" not in page
+
+
+def test_a_plan_of_a_newer_configuration_is_no_second_click(app: Flask, alice: Client, world: World) -> None:
+    with app.app_context():
+        factories.configuration(factories.environment())
+    alice.submit(f"{world.path}/changes/runs", {"seen": "0"})
+    with app.app_context():
+        factories.configuration(factories.environment(), b"another")
+    assert alice.submit(f"{world.path}/changes/runs", {"seen": "0"}).headers["Location"].endswith("/2")
 
 
 def test_there_is_nothing_to_plan_without_a_configuration(app: Flask, alice: Client, world: World) -> None:

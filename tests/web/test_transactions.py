@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -115,6 +117,20 @@ def test_looking_at_an_archive_blocks_no_writer(
     assert writer.seen == [(True, False)]
 
 
+def test_telling_a_second_click_by_its_archive_blocks_no_writer(
+    alice: Client, world: World, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file_digest = hashlib.file_digest
+
+    def slow(*asked: Any) -> Any:
+        writer.write()
+        return file_digest(*asked)
+
+    monkeypatch.setattr(hashlib, "file_digest", slow)
+    assert send(alice, world, seen="0").status_code == 303
+    assert writer.seen == [(True, False)]
+
+
 def test_two_clicks_while_the_first_archive_is_looked_at_queue_one_run(
     app: Flask, alice: Client, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -123,7 +139,7 @@ def test_two_clicks_while_the_first_archive_is_looked_at_queue_one_run(
     def slow(path: Path, limits: archives.Limits) -> archives.ArchiveInfo:
         with app.app_context():
             here = factories.environment()
-            factories.configuration(here)
+            factories.configuration(here, path.read_bytes())
             factories.run(here)
         return inspect(path, limits)
 
