@@ -28,12 +28,15 @@ class VariableForm(FlaskForm):
     value = StringField()
     sensitive = BooleanField()
     hcl = BooleanField()
-    seen_sensitive = BooleanField()
+    seen = StringField()
 
 
 @dataclass(frozen=True)
 class Typed:
-    """What a person typed that was not accepted, to be shown again. A secret value is never given back."""
+    """What a person typed that was not accepted, to be shown again. A secret value is never given back.
+
+    ``seen`` is the mark of the variable that they know of, ``status`` the one of the answer.
+    """
 
     variable_id: int | None
     name: str
@@ -41,16 +44,18 @@ class Typed:
     category: Category
     sensitive: bool
     hcl: bool
+    seen: str
     errors: dict[str, str]
+    status: int = 422
 
     @classmethod
     def of(cls, form: VariableForm, category: Category, existing: Variable | None, errors: dict[str, str]) -> Typed:
-        """From a refused form."""
+        """From a refused form: it stays as old as it was."""
         name, sensitive = form.name.data or "", bool(form.sensitive.data)
         secret = sensitive or variables.always_sensitive(name) or (existing is not None and existing.sensitive)
         variable_id = existing.id if existing is not None else None
         value = "" if secret else form.value.data or ""
-        return cls(variable_id, name, value, category, sensitive, bool(form.hcl.data), errors)
+        return cls(variable_id, name, value, category, sensitive, bool(form.hcl.data), form.seen.data or "", errors)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from flask import Blueprint, flash, redirect, render_template, request, url_for
@@ -15,7 +16,7 @@ from blueprints.loading import load_environment, load_membership, person
 from blueprints.variable_panels import CheckList, Panel, Typed, VariableForm, inherited, may_edit
 from models import Category, Environment, Membership
 from services import organizations, variables
-from services.errors import Invalid, NotFound
+from services.errors import Invalid, NotFound, Outdated
 from services.variables import Place
 
 blueprint = Blueprint("variables", __name__)
@@ -45,7 +46,7 @@ def save_organization(organization: str, panel: str, number: int | None = None) 
     typed = _save(membership, _chosen(_organization_panels(membership), panel), number)
     if typed is None:
         return redirect(url_for(".organization", organization=organization, _anchor=panel), 303)
-    return _organization_page(membership, _organization_panels(membership, panel, typed), 422)
+    return _organization_page(membership, _organization_panels(membership, panel, typed), typed.status)
 
 
 @blueprint.post(f"{_SHARED}/<organization>/<panel>/<int:number>/delete")
@@ -74,7 +75,7 @@ def save_environment(organization: str, environment: str, panel: str, number: in
     typed = _save(membership, _chosen(_environment_panels(membership, found), panel), number)
     if typed is None:
         return redirect(_environment_address(found, panel), 303)
-    return _environment_page(membership, found, _environment_panels(membership, found, panel, typed), 422)
+    return _environment_page(membership, found, _environment_panels(membership, found, panel, typed), typed.status)
 
 
 @blueprint.post(f"{_ONE}/<panel>/<int:number>/delete")
@@ -103,16 +104,19 @@ def _save(membership: Membership, panel: Panel, number: int | None) -> Typed | N
             sensitive=form.sensitive.data,
             hcl=form.hcl.data,
             variable_id=number,
-            seen_sensitive=form.seen_sensitive.data,
+            seen=form.seen.data or "",
         )
     except Invalid as error:
         return Typed.of(form, category, existing, refused(error))
+    except Outdated as error:
+        now = variables.find(panel.place, number or 0)
+        return replace(Typed.of(form, category, now, error.fields), seen=now.mark, status=409)
     flash(f"{saved.name} saved. Plans and applies that start from now on use it.", "success")
     return None
 
 
 def _delete(membership: Membership, panel: Panel, number: int) -> None:
-    name = variables.delete(membership, panel.place, number)
+    name = variables.delete(membership, panel.place, number, request.form.get("seen", ""))
     flash(f"{name} deleted.", "success")
 
 

@@ -66,6 +66,11 @@ class Variable(Base):
         return list(Scope).index(self.scope)
 
     @property
+    def mark(self) -> str:
+        """Tells what a page showed from what the variable was made since: when it was changed last."""
+        return self.updated_at.isoformat()
+
+    @property
     def context(self) -> str:
         """The associated data that binds the stored value to this row."""
         return f"variable:{self.place}:{self.category.value}:{self.name}"

@@ -16,14 +16,11 @@ from policy import variables as rules
 from policy.permissions import Permission
 from services import audit, clock
 from services.access import hold_membership, require
-from services.errors import Invalid, NotFound
+from services.errors import Invalid, NotFound, Outdated
 from services.execution import hcl as language
 from services.storage.vault import Vault, VaultError
 
-_SENSITIVE_NOW = (
-    "This variable is sensitive now, which your page did not show. Nothing was changed; tick “Sensitive” to keep it "
-    "so, or type the value again to make it visible."
-)
+_SAVE_SENSITIVE_AGAIN = "it is sensitive: type the value again to replace it, and tick “Sensitive” to keep it so."
 
 
 @dataclass(frozen=True)
@@ -102,35 +99,37 @@ def save(
     sensitive: bool,
     hcl: bool = False,
     variable_id: int | None = None,
-    seen_sensitive: bool = False,
+    seen: str = "",
 ) -> Variable:
-    """Make a variable, or with ``variable_id`` change one, and commit.
+    """Make a variable, or with ``variable_id`` change the one whose :attr:`Variable.mark` was ``seen``, and commit.
 
     When a sensitive variable is changed with an empty value, its value stays. A secret key is always sensitive.
-    Another sensitive one is made visible only by who saw that it was sensitive (``seen_sensitive``).
-    Raises :class:`Forbidden`, :class:`NotFound`, and :class:`Invalid` for field "name" or "value".
+    Raises :class:`Forbidden`, :class:`NotFound`, :class:`Invalid` for field "name" or "value", and :class:`Outdated`
+    when it is not what was seen any more.
     """
     _require_place(membership, place)
     existing = None if variable_id is None else find(place, variable_id, lock=True)
     if existing is not None:
         name, category = existing.name, existing.category
-    sensitive = sensitive or always_sensitive(name)
-    if existing is not None:
-        if existing.sensitive and not sensitive and not seen_sensitive:
-            raise Invalid("value", _SENSITIVE_NOW)
-        if existing.sensitive and not sensitive and not value:
-            raise Invalid("value", "Type the value again to make it visible; the stored one is never shown.")
-        keep = existing.sensitive and not value
-    else:
-        name, keep = name.strip(), False
+    sensitive, hcl = sensitive or always_sensitive(name), hcl and category is Category.TERRAFORM
+    name = name.strip()
+    keep = existing is not None and existing.sensitive and not value
     value = rules.normalise(name, value.replace("\r\n", "\n"))
+    if existing is not None:
+        if existing.mark != seen:
+            if _made_so(existing, membership, None if keep else value, sensitive=sensitive, hcl=hcl):
+                return existing
+            again = _SAVE_SENSITIVE_AGAIN if existing.sensitive else "save again to replace it by what is here."
+            raise _outdated(existing, membership, f"Nothing was saved; {again}")
+        if keep and not sensitive:
+            raise Invalid("value", "Type the value again to make it visible; the stored one is never shown.")
     for at, sentence in (
         ("name", rules.check_name(name, category.value)),
         ("value", None if keep else rules.check_value(name, category.value, value)),
     ):
         if sentence:
             raise Invalid(at, sentence)
-    parts = language.literals(value) if hcl and category is Category.TERRAFORM else None
+    parts = language.literals(value) if hcl else None
     if sensitive and not keep and (sentence := rules.check_hideable(value, parts)):
         raise Invalid("value", sentence)
     variable = existing or Variable(
@@ -143,7 +142,7 @@ def save(
     )
     if not keep:
         variable.value = _vault().encrypt(value.encode(), variable.context)
-    variable.sensitive, variable.hcl = sensitive, hcl and category is Category.TERRAFORM
+    variable.sensitive, variable.hcl = sensitive, hcl
     variable.updated_at, variable.updated_by_id = clock.now(), membership.user_id
     db.session.add(variable)
     try:
@@ -156,14 +155,38 @@ def save(
     return variable
 
 
-def delete(membership: Membership, place: Place, variable_id: int) -> str:
-    """Remove a variable, commit, and return its name. Raises :class:`Forbidden`, :class:`NotFound`."""
+def delete(membership: Membership, place: Place, variable_id: int, seen: str) -> str:
+    """Remove the variable whose :attr:`Variable.mark` was ``seen``, commit, and return its name.
+
+    Raises :class:`Forbidden`, :class:`NotFound`, :class:`Outdated`.
+    """
     _require_place(membership, place)
     variable = find(place, variable_id, lock=True)
+    if variable.mark != seen:
+        raise _outdated(variable, membership, "Nothing was deleted; look at it as it is now before you delete it.")
     db.session.delete(variable)
     _record(membership, place, variable, "variable.delete")
     db.session.commit()
     return variable.name
+
+
+def _made_so(variable: Variable, membership: Membership, value: str | None, *, sensitive: bool, hcl: bool) -> bool:
+    """Whether this person made it what they want, at the first click of two; ``value`` None is for the stored one.
+
+    Of somebody else's this tells nothing: a form could try what their secret is.
+    """
+    if variable.updated_by_id != membership.user_id or (variable.sensitive, variable.hcl) != (sensitive, hcl):
+        return False
+    return value is None or value == _open(variable)
+
+
+def _outdated(variable: Variable, membership: Membership, what: str) -> Outdated:
+    # Not by the relationship: who waited for the row has the name of who changed it before.
+    by = db.session.get_one(User, variable.updated_by_id)
+    who = "You" if by.id == membership.user_id else by.name
+    changed = f"{who} changed {variable.name} on {variable.updated_at:%d %b %Y %H:%M} UTC"
+    db.session.rollback()
+    return Outdated({"value": f"{changed}, which your page did not show. {what}"})
 
 
 def find(place: Place, variable_id: int, *, lock: bool = False) -> Variable:

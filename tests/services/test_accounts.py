@@ -92,7 +92,7 @@ def test_the_audit_log_does_not_name_personal_variables(here: Flask) -> None:
     own = factories.variable("MY_OWN_HERE", "value", of=factories.environment(), owner="bob")
     assert own.owner_id is not None
     place = Place(factories.organization("acme"), factories.environment(), factories.person("bob"))
-    variables.delete(factories.member("bob"), place, own.id)
+    variables.delete(factories.member("bob"), place, own.id, own.mark)
     factories.variable("OURS", "value")
     events = db.session.query(AuditEvent).filter(AuditEvent.action.startswith("variable.")).order_by(AuditEvent.id)
     assert [(event.action, event.details.get("name"), event.details["scope"]) for event in events] == [

@@ -353,23 +353,39 @@ def test_two_who_change_the_level_from_one_page_at_once(here: Flask) -> None:
 def test_a_variable_that_is_deleted_while_it_is_changed(here: Flask) -> None:
     for number in range(ROUNDS):
         variable = factories.variable(f"NAME_{number}", "before")
-        number_, name = variable.id, variable.name
+        number_, name, seen = variable.id, variable.name, variable.mark
 
-        def change(number_: int = number_, name: str = name) -> Variable:
+        def change(number_: int = number_, name: str = name, seen: str = seen) -> Variable:
             place = Place(factories.organization("acme"), None, None)
             kind = Category.ENV
             member = factories.member()
             return variables.save(
-                member, place, category=kind, name=name, value="after", sensitive=False, variable_id=number_
+                member, place, category=kind, name=name, value="after", sensitive=False, variable_id=number_, seen=seen
             )
 
-        def delete(number_: int = number_) -> str:
-            return variables.delete(factories.member(), Place(factories.organization("acme"), None, None), number_)
+        def delete(number_: int = number_, seen: str = seen) -> str:
+            place = Place(factories.organization("acme"), None, None)
+            return variables.delete(factories.member(), place, number_, seen)
 
         changed, deleted = at_once(here, change, delete)
-        assert isinstance(changed, Variable | NotFound), changed
-        assert deleted == name
-        assert db.session.get(Variable, number_) is None
+        # Whoever comes second has not seen what the first one made of it.
+        if isinstance(changed, Variable):
+            assert isinstance(deleted, Conflict) and db.session.get(Variable, number_) is not None
+        else:
+            assert isinstance(changed, NotFound) and deleted == name and db.session.get(Variable, number_) is None
+
+
+def test_two_clicks_at_once_save_a_variable_once(here: Flask) -> None:
+    for number in range(ROUNDS):
+        variable = factories.variable(f"NAME_{number}", "before")
+        at = {"name": variable.name, "variable_id": variable.id, "seen": variable.mark}
+
+        def change(at: dict[str, Any] = at) -> None:
+            place = Place(factories.organization("acme"))
+            variables.save(factories.member(), place, category=Category.ENV, value="after", sensitive=False, **at)
+
+        assert at_once(here, change, change) == [None, None]
+    assert db.session.query(AuditEvent).filter_by(action="variable.change").count() == ROUNDS
 
 
 def test_no_line_of_lockstep_is_lost(here: Flask) -> None:

@@ -167,7 +167,7 @@ def test_people_edit_while_it_runs(app: Flask, keys: Keys) -> None:
                 last[row.id] = f"edit {turn}"
                 variables.save(
                     member, at, category=row.category, name=row.name, value=last[row.id], sensitive=False,
-                    variable_id=row.id,
+                    variable_id=row.id, seen=row.mark,
                 )  # fmt: skip
             db.session.remove()
 

@@ -11,10 +11,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flask import Flask
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from extensions import db
-from models import Grant, TokenScope
+from models import Grant, TokenScope, Variable
 from policy.lifecycle import RunStatus
 from policy.permissions import Access, Role
 from services import tokens
@@ -109,8 +109,9 @@ _SHARED = "/settings/organization_variables"
 _TEAM = f"{_ORG}/teams/<int:number>"
 _PLATFORM = f"{_ACME}/teams/{{team}}"
 _PANEL = f"{_SHARED}/<organization>/<panel>"
-_VARIABLE = {"name": "some_name", "value": "some value", "category": "env"}
-_LOCKED_AT = datetime(2026, 1, 1, tzinfo=UTC)
+_LONG_AGO = datetime(2026, 1, 1, tzinfo=UTC)
+_SEEN = {"seen": _LONG_AGO.isoformat()}
+_VARIABLE = {"name": "some_name", "value": "some value", "category": "env", **_SEEN}
 _GATE = {"mfa_level": "applies only", "session_minutes": "60", "seen_mfa_level": "never", "seen_session_minutes": "60"}
 
 PAGES = [
@@ -185,15 +186,16 @@ PAGES = [
         {"description": "Subnets", "seen_description": ""}),
     Row("POST", f"{_ENV}/settings/lock", f"{_NETWORK}/settings/lock", writers(303), {"reason": "Freeze"}),
     Row("POST", f"{_ENV}/settings/unlock", f"{_ACME}/environments/locked/settings/unlock", writers(303),
-        {"lock": f"bob {_LOCKED_AT}"}),
+        {"lock": f"bob {_LONG_AGO}"}),
     Row("GET", _SHARED, f"{_SHARED}?organization=acme", members(200)),
     Row("POST", _PANEL, f"{_SHARED}/acme/shared", owners(303), _VARIABLE),
     Row("POST", f"{_PANEL}/<int:number>", f"{_SHARED}/acme/shared/{{shared}}", owners(303), _VARIABLE),
-    Row("POST", f"{_PANEL}/<int:number>/delete", f"{_SHARED}/acme/shared/{{shared}}/delete", owners(303)),
+    Row("POST", f"{_PANEL}/<int:number>/delete", f"{_SHARED}/acme/shared/{{shared}}/delete", owners(303), _SEEN),
     Row("GET", _VARIABLES, _HERE, readers(200)),
     Row("POST", f"{_VARIABLES}/<panel>", f"{_HERE}/terraform", writers(303), _VARIABLE),
     Row("POST", f"{_VARIABLES}/<panel>/<int:number>", f"{_HERE}/environment/{{variable}}", writers(303), _VARIABLE),
-    Row("POST", f"{_VARIABLES}/<panel>/<int:number>/delete", f"{_HERE}/environment/{{variable}}/delete", writers(303)),
+    Row("POST", f"{_VARIABLES}/<panel>/<int:number>/delete", f"{_HERE}/environment/{{variable}}/delete", writers(303),
+        _SEEN),
     Row("GET", f"{_ENV}/states", f"{_NETWORK}/states", readers(200)),
     Row("GET", f"{_ENV}/states/<int:number>", f"{_NETWORK}/states/{{state}}", writers(200)),
     Row("GET", f"{_ENV}/states/compare", f"{_NETWORK}/states/compare?to={{state}}", readers(200)),
@@ -254,7 +256,7 @@ TOKENS = [
 #: The same routes with something else: a person's own, which nobody else finds, not even an owner; and the gate.
 PERSONAL = [
     Row("POST", "", f"{_SHARED}/acme/personal/{{bobs}}", only_bob(303), _VARIABLE),
-    Row("POST", "", f"{_SHARED}/acme/personal/{{bobs}}/delete", only_bob(303)),
+    Row("POST", "", f"{_SHARED}/acme/personal/{{bobs}}/delete", only_bob(303), _SEEN),
     Row("POST", "", f"{_SHARED}/acme/shared/{{bobs}}", members(404), _VARIABLE),
     Row("POST", "", f"{_HERE}/personal/{{bobs}}", members(404), _VARIABLE),
     Row("POST", "", f"{_HERE}/environment/{{shared}}", members(404), _VARIABLE),
@@ -270,14 +272,14 @@ def furnish(app: Flask) -> dict[str, Any]:
     with app.app_context():
         network = factories.environment()
         bob = factories.person("bob").id
-        factories.environment("locked", locked_by_id=bob, locked_at=_LOCKED_AT, lock_reason="Freeze")
+        factories.environment("locked", locked_by_id=bob, locked_at=_LONG_AGO, lock_reason="Freeze")
         applied = factories.run(network, RunStatus.APPLIED)
         waiting = factories.run(network, RunStatus.AWAITING_CONFIRMATION)
         shelf = factories.environment("shelf")
         old = factories.state(factories.run(shelf, RunStatus.APPLIED), serial=1)
         factories.state(factories.run(shelf, RunStatus.APPLIED), serial=2)
         team, grant = _let_in()
-        return {
+        names = {
             "person": "nick",
             "teammate": "ada",
             "team": team,
@@ -293,6 +295,9 @@ def furnish(app: Flask) -> dict[str, Any]:
             "state": factories.state(applied).number,
             "run": waiting.number,
         }
+        db.session.execute(update(Variable).values(updated_at=_LONG_AGO))
+        db.session.commit()
+        return names
 
 
 def _let_in() -> tuple[int, int]:

@@ -142,7 +142,8 @@ def test_a_new_value_takes_the_place_of_one_that_does_not_open(alice: Client, wo
     number = int(page.split("REGION_OF_ALL")[0].rpartition('id="variable-')[2].partition('"')[0])
     form = alice.get(f"{SHARED}?organization=acme&edit={number}").get_data(as_text=True)
     assert "The stored value cannot be read; a new one takes its place." in form
-    alice.submit(f"{SHARED}/acme/shared/{number}", {"value": "eu-2"})
+    save = f"{SHARED}/acme/shared/{number}"
+    alice.submit(save, {**form_in(form, f"{save}#variable-{number}"), "value": "eu-2"})
     page = alice.get(f"{SHARED}?organization=acme").get_data(as_text=True)
     assert page.count("mark-bad unreadable") == 3 and "eu-2" in page
 

@@ -8,7 +8,8 @@ from html import unescape
 import pytest
 from flask import Flask
 
-from models import Category, Scope
+from extensions import db
+from models import AuditEvent, Category, Scope
 from services import variables
 from tests import factories
 from tests.factories import World
@@ -20,6 +21,13 @@ SECRET = "wJalrXUtnFEMI-K7MDENG"
 
 def _page(client: Client, path: str) -> str:
     return unescape(client.get(path).get_data(as_text=True))
+
+
+def _edit(client: Client, save: str, number: int, suffix: str = "#variable-{}") -> dict[str, str]:
+    """What a browser would send from the form for this variable, but what is typed and ticked."""
+    page = save.rpartition("/")[0] if save.startswith("/terraform") else f"{SHARED}?organization=acme"
+    shown = _page(client, f"{page}{'&' if '?' in page else '?'}edit={number}")
+    return form_in(shown, f"{save}/{number}{suffix.format(number)}")
 
 
 def _resolved(app: Flask, who: str, world: World) -> variables.Resolved:
@@ -73,45 +81,105 @@ def test_a_sensitive_value_is_on_no_page(app: Flask, alice: Client, places: dict
 
 
 def test_editing_a_sensitive_one_with_nothing_keeps_it(app: Flask, alice: Client, world: World) -> None:
+    save = f"{SHARED}/acme/shared"
     with app.app_context():
         number = factories.variable("PSK", SECRET, sensitive=True).id
-    alice.submit(f"{SHARED}/acme/shared/{number}", {"value": "", "sensitive": "on"})
+    alice.submit(f"{save}/{number}", {**_edit(alice, save, number), "value": "", "sensitive": "on"})
     assert _resolved(app, "alice", world).env["PSK"] == SECRET
-    answer = alice.submit(f"{SHARED}/acme/shared/{number}", {"value": "", "seen_sensitive": "on"})
+    answer = alice.submit(f"{save}/{number}", {**_edit(alice, save, number), "value": ""})
     assert answer.status_code == 422
     assert 'aria-describedby="variable-' in answer.get_data(as_text=True)
     assert _resolved(app, "alice", world).env["PSK"] == SECRET
 
 
-def test_an_old_page_makes_nothing_visible_that_became_sensitive(app: Flask, alice: Client, world: World) -> None:
+def test_an_old_form_overwrites_nothing_that_it_did_not_show(
+    app: Flask, alice: Client, bob: Client, world: World
+) -> None:
+    save = f"{world.path}/variables/environment"
     with app.app_context():
-        number = factories.variable("PSK", SECRET).id
-    editing, save = f"{SHARED}?organization=acme&edit={number}", f"{SHARED}/acme/shared/{number}"
-
-    def shown() -> dict[str, str]:
-        return form_in(_page(alice, editing), f"{save}#variable-{number}")
-
-    old = shown() | {"value": SECRET}
-    assert alice.submit(save, old | {"sensitive": "on"}).status_code == 303  # somebody, in another page
-    answer = alice.submit(save, old)
+        number = factories.variable("RATE", "one", of=factories.environment()).id
+    old, delete = _edit(alice, save, number), _edit(alice, save, number, "/delete")
+    bob.submit(f"{save}/{number}", {**_edit(bob, save, number), "value": "of bob"})
+    answer = alice.submit(f"{save}/{number}", {**old, "value": "of alice"})
     page = unescape(answer.get_data(as_text=True))
-    assert answer.status_code == 422 and SECRET not in page
-    assert "This variable is sensitive now, which your page did not show. Nothing was changed" in page
+    assert answer.status_code == 409
+    assert re.search(r"bob changed RATE on \d\d \w{3} \d{4} \d\d:\d\d UTC, which your page did not show\.", page)
+    assert "Nothing was saved" in page and "of alice</textarea>" in page
+    gone = alice.submit(f"{save}/{number}/delete", delete)
+    assert gone.status_code == 409 and "bob changed RATE" in unescape(gone.get_data(as_text=True))
+    assert alice.submit(f"{save}/{number}/delete").status_code == 409  # what it showed is not known
+    assert _resolved(app, "alice", world).env["RATE"] == "of bob"
+    # It was said, so what the form has now is saved knowingly.
+    again = form_in(page, f"{save}/{number}#variable-{number}")
+    assert alice.submit(f"{save}/{number}", {**again, "value": "of alice"}).status_code == 303
+    assert _resolved(app, "bob", world).env["RATE"] == "of alice"
+
+
+def test_a_refused_value_makes_no_old_form_a_new_one(app: Flask, alice: Client, bob: Client, world: World) -> None:
+    save = f"{world.path}/variables/environment"
+    with app.app_context():
+        number = factories.variable("AWS_ACCESS_KEY_ID", "AKIAONE", of=factories.environment()).id
+    old = _edit(alice, save, number)
+    refused = alice.submit(f"{save}/{number}", {**old, "value": "ASIAIOSFODNN7EXAMPLE"})
+    assert refused.status_code == 422
+    bob.submit(f"{save}/{number}", {**_edit(bob, save, number), "value": "AKIABOB"})
+    again = form_in(unescape(refused.get_data(as_text=True)), f"{save}/{number}#variable-{number}")
+    assert again == old
+    assert alice.submit(f"{save}/{number}", {**again, "value": "AKIAALICE"}).status_code == 409
+    assert _resolved(app, "alice", world).env["AWS_ACCESS_KEY_ID"] == "AKIABOB"
+
+
+@pytest.mark.parametrize("ticked", [{}, {"sensitive": "on"}])
+def test_a_double_click_saves_once_and_says_so_twice(
+    app: Flask, alice: Client, world: World, ticked: dict[str, str]
+) -> None:
+    save = f"{SHARED}/acme/shared"
+    with app.app_context():
+        number = factories.variable("PSK", "before").id
+    form = {**_edit(alice, save, number), "value": SECRET, **ticked}
+    assert [alice.submit(f"{save}/{number}", form).status_code for _ in range(2)] == [303, 303]
+    assert "PSK saved." in _page(alice, f"{SHARED}?organization=acme")
+    with app.app_context():
+        assert db.session.query(AuditEvent).filter_by(action="variable.change").count() == 1
+    # Something else from the same form is no second click, also where she herself was quicker, in another tab.
+    page = unescape(alice.submit(f"{save}/{number}", {**form, "value": "another"}).get_data(as_text=True))
+    assert "You changed PSK on" in page
+    assert _resolved(app, "alice", world).env["PSK"] == SECRET
+
+
+def test_an_old_form_is_no_way_to_try_what_somebodys_secret_is(app: Flask, bob: Client, world: World) -> None:
+    save = f"{world.path}/variables/environment"
+    with app.app_context():
+        number = factories.variable("PSK", SECRET, of=factories.environment(), sensitive=True).id
+    for guess in (SECRET, "another"):
+        answer = bob.submit(f"{save}/{number}", {"seen": "", "value": guess, "sensitive": "on"})
+        assert answer.status_code == 409 and SECRET not in answer.get_data(as_text=True)
+
+
+def test_an_old_page_makes_nothing_visible_that_became_sensitive(app: Flask, alice: Client, world: World) -> None:
+    save = f"{SHARED}/acme/shared"
+    with app.app_context():
+        number = factories.variable("PSK", "before").id
+    editing = f"{SHARED}?organization=acme&edit={number}"
+    old = _edit(alice, save, number) | {"value": SECRET}
+    assert alice.submit(f"{save}/{number}", old | {"sensitive": "on"}).status_code == 303  # somebody, in another page
+    answer = alice.submit(f"{save}/{number}", old)
+    page = unescape(answer.get_data(as_text=True))
+    assert answer.status_code == 409 and SECRET not in page
+    assert "it is sensitive: type the value again to replace it, and tick “Sensitive” to keep it so." in page
     assert SECRET not in _page(alice, editing)
-    assert alice.submit(save, old | {"value": SECRET + "2", "sensitive": "on"}).status_code == 303
     # Who has seen it and types the value may.
-    assert alice.submit(save, shown() | {"value": "not secret"}).status_code == 303
+    assert alice.submit(f"{save}/{number}", _edit(alice, save, number) | {"value": "not secret"}).status_code == 303
     assert "not secret" in _page(alice, editing)
-    assert alice.submit(save, shown() | {"value": "still not"}).status_code == 303
 
 
 def test_a_secret_key_is_sensitive_whatever_was_ticked(app: Flask, alice: Client, world: World) -> None:
     alice.submit(f"{SHARED}/acme/shared", {"name": "AWS_SECRET_ACCESS_KEY", "value": SECRET, "category": "env"})
     page = _page(alice, f"{SHARED}?organization=acme")
     assert SECRET not in page
-    number = int(re.findall(r"edit=(\d+)", page)[0])
+    save, number = f"{SHARED}/acme/shared", int(re.findall(r"edit=(\d+)", page)[0])
     assert "Always sensitive" in _page(alice, f"{SHARED}?organization=acme&edit={number}")
-    alice.submit(f"{SHARED}/acme/shared/{number}", {"value": SECRET + "2"})
+    alice.submit(f"{save}/{number}", {**_edit(alice, save, number), "value": SECRET + "2"})
     assert SECRET not in _page(alice, f"{SHARED}?organization=acme")
     assert _resolved(app, "alice", world).env["AWS_SECRET_ACCESS_KEY"] == SECRET + "2"
 
@@ -193,8 +261,8 @@ def test_hcl_stays_apart_and_can_be_changed(app: Flask, alice: Client, world: Wo
     assert _resolved(app, "alice", world).hcl == {"zones": '["a"]'}
     page = _page(alice, f"{world.path}/variables")
     assert ">HCL<" in page
-    number = re.findall(r"edit=(\d+)", page)[0]
-    alice.submit(f"{world.path}/variables/terraform/{number}", {"value": "plain"})
+    save, number = f"{world.path}/variables/terraform", int(re.findall(r"edit=(\d+)", page)[0])
+    alice.submit(f"{save}/{number}", {**_edit(alice, save, number), "value": "plain"})
     assert _resolved(app, "alice", world).terraform == {"zones": "plain"}
 
 
@@ -203,7 +271,8 @@ def test_delete_asks_first_and_then_does(app: Flask, alice: Client, world: World
         number = factories.variable("gone", "soon", owner="alice").id
     page = _page(alice, f"{SHARED}?organization=acme&edit={number}")
     assert "Delete gone?" in page
-    assert alice.submit(f"{SHARED}/acme/personal/{number}/delete").status_code == 303
+    save = f"{SHARED}/acme/personal"
+    assert alice.submit(f"{save}/{number}/delete", _edit(alice, save, number, "/delete")).status_code == 303
     assert "gone deleted." in _page(alice, f"{SHARED}?organization=acme")
     assert "gone" not in _resolved(app, "alice", world).env
 
