@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, or_, select
+from sqlalchemy import ColumnElement, and_, case, false, or_, select
 
 from extensions import db
 from models import AuditEvent, Environment, Membership, Organization, Run, User
 from policy.permissions import Permission
-from services import audit, audit_chain
+from services import audit, audit_chain, members
 from services.access import require
 from services.errors import Invalid
 from services.storage.sqlite import read_only
@@ -24,6 +24,8 @@ from services.storage.sqlite import read_only
 _BATCH = 500
 #: So many of the newest events say which names and actions a page offers.
 _RECENT = 5000
+#: Of people who went, so many are known, those who went last.
+_MOST_GONE = 5000
 #: A spreadsheet takes a cell that begins so for a formula (OWASP, "CSV Injection").
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "|", "%")
 
@@ -166,14 +168,33 @@ def _members(organization: Organization) -> Any:
 
 
 def _of(organization: Organization) -> ColumnElement[bool]:
-    """The organization's events, and those outside of any that are by or about one of its members, or the chain."""
+    """The organization's events, and those outside of any that are by or about one of its members, or the chain.
+
+    Of somebody who went, those until then: what they did with their sign-ins and tokens stays known.
+    """
     names = select(User.name).where(User.id.in_(_members(organization)))
-    personal = or_(
+    about = AuditEvent.details["user"].as_string()
+    personal = [
         AuditEvent.actor_id.in_(_members(organization)),
-        AuditEvent.details["user"].as_string().in_(names),
+        about.in_(names),
         AuditEvent.action.in_((audit_chain.BEGUN, audit_chain.TAKEN_OVER)),
+    ]
+    if gone := _gone(organization):
+        personal += [AuditEvent.sequence < case(gone, value=name, else_=0) for name in (AuditEvent.actor_name, about)]
+    outside = and_(AuditEvent.organization_id.is_(None), or_(*personal))
+    return or_(AuditEvent.organization_id == organization.id, outside)
+
+
+def _gone(organization: Organization) -> dict[str, int]:
+    """The names of those who left or were removed, each with the place of the newest event that says so."""
+    query = select(AuditEvent.details["user"].as_string(), AuditEvent.sequence).where(
+        AuditEvent.organization_id == organization.id,
+        AuditEvent.action.in_(members.GOING),
+        AuditEvent.sequence.is_not(None),
     )
-    return or_(AuditEvent.organization_id == organization.id, and_(AuditEvent.organization_id.is_(None), personal))
+    # No more than a database takes parameters for.
+    newest = db.session.execute(query.order_by(AuditEvent.sequence.desc()).limit(_MOST_GONE)).all()
+    return {name: last or 0 for name, last in reversed(newest)}
 
 
 def _conditions(organization: Organization, filters: Filters) -> list[ColumnElement[bool]]:

@@ -18,6 +18,9 @@ from services import audit, clock, sign_ins, tokens
 from services.access import require
 from services.errors import Conflict, NotFound
 
+#: The events that say that somebody belongs to an organization no more.
+GOING = ("member.leave", "member.remove")
+
 _GONE = "No such organization."
 _ONLY_OWNERS = "Only owners of the organization can change who belongs to it."
 

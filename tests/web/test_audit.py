@@ -17,7 +17,7 @@ from extensions import db
 from models import AuditEvent
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import MfaLevel, PhaseKind
-from services import audit, clock
+from services import audit, clock, members
 from services.execution import ending
 from services.storage import logs
 from tests import factories
@@ -99,6 +99,30 @@ def test_sign_ins_are_shown_to_owners_of_that_persons_organizations_only(
     assert "user: carol" not in shown
     hers = carol.get("/terraform/other/audit").text
     assert "user: carol" in hers and "user: bob" not in hers and "alice" not in hers
+
+
+@pytest.mark.parametrize("way", ["leave", "remove"])
+def test_what_somebody_did_until_they_went_stays_and_what_they_do_later_is_not_shown(
+    app: Flask, alice: Client, bob: Client, carol: Client, anonymous: Client, page: str, way: str
+) -> None:
+    anonymous.submit("/login", {"username": "bob", "password": "wrong wrong wrong"})
+    bob.submit("/settings/tokens", {"name": "backdoor", "scope": "read", "days": "30"})
+    before = actions(alice, page, who="bob")
+    assert "token.create" in before and "session.refused" in before
+    with app.app_context():
+        owner, member = factories.member("alice"), factories.member("bob")
+        members.leave(member) if way == "leave" else members.remove(owner, "bob")
+    left = actions(alice, page, who="bob")
+    assert set(before) < set(left) and f"member.{way}" in left
+    assert "session.sign_in" in alice.get(f"{page}?who=bob").text
+    assert '<option value="bob"' in alice.get(page).text
+    app.test_client().sign_in("bob")  # type: ignore[attr-defined]
+    bob.sign_in("bob").submit("/settings/tokens", {"name": "later", "scope": "read", "days": "30"})
+    anonymous.submit("/login", {"username": "bob", "password": "wrong wrong wrong"})
+    assert actions(alice, page, who="bob") == left and "later" not in alice.get(page).text
+    told = [json.loads(line) for line in alice.get(f"{page}.jsonl?who=bob").text.splitlines()]
+    assert [told["details"]["name"] for told in told if told["action"] == "token.create"] == ["backdoor"]
+    assert "backdoor" not in carol.get("/terraform/other/audit").text
 
 
 def test_the_files_hold_what_matches_and_taking_one_is_an_event(app: Flask, alice: Client, page: str) -> None:
