@@ -21,6 +21,8 @@ blueprint = Blueprint("audit", __name__, url_prefix="/terraform/<organization>")
 #: Events on one page.
 PAGE = 50
 _KINDS = {"csv": "text/csv; charset=utf-8", "jsonl": "application/jsonl; charset=utf-8"}
+#: The details in which two values are before and after.
+_CHANGES = frozenset(("access", "changed", "role", "status", "team", "worker"))
 _RUN = "/environments/<environment>/changes/runs/<int:number>"
 
 
@@ -87,12 +89,14 @@ def _asked() -> dict[str, str]:
 
 
 @blueprint.app_template_filter()
-def told(value: Any) -> str:
-    """A detail of an event as a person reads it: a pair is before → after."""
+def told(value: Any, name: str) -> str:
+    """A detail of this name as a person reads it: a pair is before → after where the detail is a change."""
     if isinstance(value, dict):
-        return ", ".join(f"{name} {told(part)}" for name, part in sorted(value.items()))
+        return ", ".join(f"{inner} {told(part, name)}" for inner, part in sorted(value.items()))
     if isinstance(value, list):
-        return (" → " if len(value) == 2 else ", ").join(told(part) for part in value)
+        parts = [" ".join(map(str, part)) if isinstance(part, list) else told(part, "") for part in value]
+        change = name in _CHANGES and len(value) == 2 and not isinstance(value[0], list)
+        return (" → " if change else ", ").join(parts)
     if isinstance(value, bool) or value is None:
         return {True: "yes", False: "no", None: "none"}[value]
     return str(value)

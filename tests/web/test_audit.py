@@ -17,7 +17,8 @@ from extensions import db
 from models import AuditEvent
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import MfaLevel, PhaseKind
-from services import audit, clock, members
+from policy.permissions import Access
+from services import audit, clock, members, teams
 from services.execution import ending
 from services.storage import logs
 from tests import factories
@@ -51,6 +52,20 @@ def test_details_are_read_as_before_and_after_and_as_text_only(app: Flask, alice
     text = alice.get(page).text
     assert "level never → always" in text
     assert "<script>alert" not in text and "&lt;script&gt;alert(1)" in text
+
+
+def test_a_list_of_two_is_read_as_a_change_only_where_it_is_one(app: Flask, alice: Client, page: str) -> None:
+    with app.app_context():
+        owner, team = factories.member("alice"), factories.team("platform", "alice", "bob")
+        factories.grant(factories.environment(), team, Access.READ)
+        factories.grant(factories.environment("shelf"), team, Access.ADMIN)
+        teams.rename(owner, team, "on-call")
+        teams.remove(owner, team)
+        audit.record("audit.taken_over", None, events=2, places=[4, 5])
+        db.session.commit()
+    text = alice.get(page).text
+    assert "team: platform → on-call" in text
+    assert "people: alice, bob" in text and "access: network read, shelf admin" in text and "places: 4, 5" in text
 
 
 def test_filters_find_by_person_action_environment_and_day(app: Flask, alice: Client, page: str) -> None:
