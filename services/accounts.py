@@ -9,12 +9,12 @@ import re
 from functools import cache
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.exc import IntegrityError
 from werkzeug.security import check_password_hash, generate_password_hash
 
 from extensions import db
-from models import SignIn, User
+from models import OneTimeLink, SignIn, User
 from policy import passwords
 from services import audit, clock, organizations, sign_ins, throttle
 from services.compare_and_set import won
@@ -134,13 +134,26 @@ def by_name(name: str) -> User:
 
 
 def operator_password(user: User, password: str) -> None:
-    """Set somebody's password for an operator's command, sign them out everywhere, commit. Raises :class:`Invalid`."""
+    """Set somebody's password for an operator's command, end every link to a new one, sign them out everywhere, commit.
+
+    Raises :class:`Invalid`.
+    """
     user_id, hashed = user.id, hash_new(user, password)
+    end_resets(OneTimeLink.user_id == user_id)
     db.session.execute(update(User).where(User.id == user_id).values(password_hash=hashed))
     user = db.session.get_one(User, user_id)
     sign_ins.expel(user)
     audit.record("user.password", None, user=user.name, how="operator")
     db.session.commit()
+
+
+def end_resets(*which: ColumnElement[bool]) -> None:
+    """End those links to a new password that can still be used. The caller commits.
+
+    Before the person's row is changed, as by such a link itself: two in the other order would wait for each other.
+    """
+    open_ = (OneTimeLink.used_at.is_(None), OneTimeLink.revoked_at.is_(None), OneTimeLink.expires_at > clock.now())
+    db.session.execute(update(OneTimeLink).where(*which, *open_).values(revoked_at=clock.now()))
 
 
 def prove(sign_in: SignIn, password: str) -> None:
@@ -166,7 +179,9 @@ def check_own_password(user: User, password: str) -> None:
 
 
 def change_password(user: User, current: str, new: str) -> Arrival:
-    """Replace the password, sign the person out everywhere, commit. What is returned begins a session anew.
+    """Replace the password, end every link to a new one, sign the person out everywhere, commit.
+
+    What is returned begins a session anew.
 
     Raises :class:`Invalid`, :class:`throttle.Throttled`.
     """
@@ -179,6 +194,7 @@ def change_password(user: User, current: str, new: str) -> Arrival:
     throttle.clear(tries)
     check_new_password(new, *about)
     values = {"password_hash": _hash(new)}
+    end_resets(OneTimeLink.user_id == user_id)
     same = (User.id == user_id, User.password_hash == stored, User.session_epoch == epoch)
     if not won(update(User).where(*same).values(values)):
         db.session.rollback()

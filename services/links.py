@@ -182,7 +182,7 @@ def new_password(link: OneTimeLink, password: str) -> User:
     user_id = user.id
     hashed = accounts.hash_new(user, password)
     _use(db.session.get_one(OneTimeLink, number))
-    _end_resets(OneTimeLink.user_id == user_id)
+    accounts.end_resets(OneTimeLink.user_id == user_id)
     user = db.session.get_one(User, user_id)
     db.session.execute(update(User).where(User.id == user_id).values(password_hash=hashed))
     sign_ins.expel(user)
@@ -201,12 +201,8 @@ def _make(kind: LinkKind, lifetime: timedelta, by: User | None, **columns: objec
 def _make_reset(user: User, by: User | None, *, mailed: bool = False) -> str:
     """A new one ends those before; a mailed one, for which any stranger can ask, ends only those that were mailed."""
     _demand_passwords()
-    _end_resets(OneTimeLink.user_id == user.id, *([OneTimeLink.email != ""] if mailed else []))
+    accounts.end_resets(OneTimeLink.user_id == user.id, *([OneTimeLink.email != ""] if mailed else []))
     return _make(LinkKind.PASSWORD_RESET, RESET, by, user_id=user.id, email=user.email if mailed else "")
-
-
-def _end_resets(*which: ColumnElement[bool]) -> None:
-    db.session.execute(update(OneTimeLink).where(*which, *_good()).values(revoked_at=clock.now()))
 
 
 def _demand_passwords() -> None:

@@ -16,7 +16,7 @@ from sqlalchemy import select
 from extensions import db
 from models import AuditEvent, Membership, OneTimeLink, SignIn
 from policy.permissions import Role
-from services import links, mail
+from services import accounts, links, mail
 from services.errors import Forbidden, LockstepError, NotFound
 from tests import factories
 from tests.factories import PASSWORD, World
@@ -250,6 +250,25 @@ def test_a_new_password_ends_every_other_link(
     anonymous.get(owners)
     assert anonymous.submit("/link", {"password": FRESH, "again": FRESH}).status_code == 303
     assert not opens(app, owners) and not opens(app, other)
+
+
+@pytest.mark.parametrize("by", ["the person", "an operator"])
+def test_a_new_password_by_another_way_ends_every_link(
+    app: Flask, alice: Client, bob: Client, mailed: Callable[[], str], by: str
+) -> None:
+    owners, other = reset(alice), mailed()
+    with app.app_context():  # of somebody else
+        others = "/link/" + links.operator_reset(factories.person("carol"))
+    typed = {"current": "not his password", "password": FRESH, "again": FRESH}
+    assert bob.submit("/settings/password", typed).status_code == 422
+    assert opens(app, owners) and opens(app, other)
+    if by == "the person":
+        assert bob.submit("/settings/password", {**typed, "current": PASSWORD}).status_code == 303
+    else:
+        with app.app_context():
+            accounts.operator_password(factories.person("bob"), FRESH)
+    assert not opens(app, owners) and not opens(app, other) and opens(app, others)
+    assert opens(app, reset(alice))
 
 
 def test_nobody_becomes_a_person_of_another_organization(app: Flask, alice: Client, carol: Client) -> None:
