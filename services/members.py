@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, CursorResult, Result, delete, exists, func
 from extensions import db
 from models import Environment, Grant, Membership, OneTimeLink, Organization, Team, TeamMember, User, Variable
 from policy.permissions import Permission, Role
-from services import audit, clock, sign_ins, tokens
+from services import audit, clock, runs, sign_ins, tokens
 from services.access import require
 from services.errors import Conflict, NotFound
 
@@ -133,10 +133,12 @@ def _take_out(membership: Membership, actor: User, action: str) -> None:
     """Nothing of the person's in the organization stays but what they did; the caller has held the membership.
 
     Their access, their places in teams, their personal variables and the links they made go; their sessions end, and
-    their tokens where they belong to no other organization. Runs of theirs that wait keep waiting: others may go on.
+    their tokens where they belong to no other organization. Runs of theirs that are pending are canceled: they would
+    begin by themselves. Those that wait for a person keep waiting: others may go on.
     """
     keep_an_owner(membership, None)
     user, organization = membership.user, membership.organization
+    reason = f"{user.name} {'left' if user.id == actor.id else 'was removed'}"
     environments = select(Environment.id).where(Environment.organization_id == organization.id)
     their_teams = select(Team.id).where(Team.organization_id == organization.id)
     gone = {
@@ -144,6 +146,7 @@ def _take_out(membership: Membership, actor: User, action: str) -> None:
         "teams": _delete(TeamMember, TeamMember.user_id == user.id, TeamMember.team_id.in_(their_teams)),
         "variables": _delete(Variable, Variable.owner_id == user.id, Variable.organization_id == organization.id),
         "links": revoke_links(membership),
+        "runs": runs.cancel_pending(user, organization, actor, reason),
     }
     role = membership.role
     db.session.delete(membership)

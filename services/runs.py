@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from sqlalchemy import exists, func, select, update
 
 from extensions import db
-from models import ConfigurationVersion, Environment, Membership, Phase, PhaseStatus, Run, User
+from models import ConfigurationVersion, Environment, Membership, Organization, Phase, PhaseStatus, Run, User
 from policy import lifecycle
 from policy.lifecycle import CancelReason, Event, RunStatus, TransitionRefused, advance
 from policy.mfa import PhaseKind
 from policy.permissions import Permission
 from services import audit, clock, holds, queue
-from services.access import require
+from services.access import hold_membership, require
 from services.compare_and_set import won
 from services.errors import Conflict, Invalid, NotFound
 from services.mfa import handoff
@@ -73,9 +74,11 @@ def create_run(
     """Make a run of ``configuration``, commit, and start it when the environment is free.
 
     Under `plans and applies` it awaits authentication and nothing is queued. ``token`` is the name of the one that the
-    person's script came with. Raises :class:`services.errors.Forbidden`, :class:`Invalid` for field "message".
+    person's script came with. Raises :class:`services.errors.Forbidden`, :class:`Invalid` for field "message", and
+    :class:`NotFound` for somebody who is removed at this moment.
     """
     require(membership, Permission.WRITE, "You cannot queue plans here.", environment)
+    hold_membership(environment.organization_id, membership.user_id)
     message = " ".join(message.split()) or configuration.message
     if len(message) > 200:
         raise Invalid("message", "At most 200 characters.")
@@ -223,6 +226,22 @@ def cancel(membership: Membership, run: Run) -> None:
     db.session.execute(statement.values(status=PhaseStatus.CANCELED))
     audit.record("run.cancel", membership.user, run=run)
     _over(run)
+
+
+def cancel_pending(person: User, organization: Organization, by: User, reason: str) -> int:
+    """Cancel the pending runs of somebody who goes, which would begin by themselves; the caller commits.
+
+    Answers how many there were. One that begins at this moment goes on.
+    """
+    here = Environment.organization_id == organization.id, Run.created_by_id == person.id
+    pending = select(Run).join(Environment, Environment.id == Run.environment_id)
+    canceled = 0
+    for run in db.session.scalars(pending.where(*here, Run.status == RunStatus.PENDING).order_by(Run.id)).all():
+        with contextlib.suppress(Conflict):
+            transition(run, Event.CANCEL, ended_by_id=by.id)
+            audit.record("run.cancel", by, run=run, reason=reason)
+            canceled += 1
+    return canceled
 
 
 def _over(run: Run) -> None:

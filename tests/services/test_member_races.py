@@ -12,9 +12,10 @@ from sqlalchemy import func, select
 
 import config
 from extensions import db
-from models import Category, Grant, Membership, TeamMember, Variable
+from models import Category, Grant, Membership, Run, TeamMember, Variable
+from policy.lifecycle import RunStatus
 from policy.permissions import Access, Role
-from services import grants, members, organizations, teams, variables
+from services import configurations, grants, members, organizations, runs, teams, variables
 from services.errors import Conflict, Forbidden, Invalid, NotFound
 from services.variables import Place
 from tests import factories
@@ -116,6 +117,25 @@ def test_nothing_of_somebody_who_is_removed_comes_in_behind(here: Flask) -> None
         for answer in answers[1:]:
             assert not isinstance(answer, Exception) or isinstance(answer, NotFound | Invalid | AssertionError), answers
         assert _left_behind(name) == [0, 0, 0], answers
+
+
+def test_no_run_of_somebody_who_is_removed_is_pending_behind(here: Flask) -> None:
+    factories.configuration(factories.environment())
+    factories.run(factories.environment(), RunStatus.PLANNING)  # whatever else is queued has to wait
+    for number in range(ROUNDS):
+        name = f"guest{number}"
+        factories.member(name, role=Role.MEMBER, access=Access.WRITE)
+
+        def queue(name: str = name) -> None:
+            environment = factories.environment()
+            version = configurations.latest(environment)
+            assert version is not None
+            runs.create_run(factories.member(name), environment, version)
+
+        removed, queued = at_once(here, partial(_remove, name), queue)
+        assert removed is None and isinstance(queued, NotFound | AssertionError | None), queued
+        left = db.session.scalars(select(Run.status).where(Run.created_by_id == factories.person(name).id)).all()
+        assert left in ([], [RunStatus.CANCELED])
 
 
 def _remove(name: str) -> None:

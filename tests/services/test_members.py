@@ -62,7 +62,9 @@ def _settle(name: str) -> User:
 @pytest.mark.parametrize("way", ["remove", "leave"])
 def test_whoever_goes_leaves_nothing_behind(way: str) -> None:
     bob, kept = _settle("bob"), factories.variable("owner_tag", "platform").id
-    run = factories.run(factories.environment(), RunStatus.AWAITING_CONFIRMATION, by="bob")
+    network = factories.environment()
+    run = factories.run(network, RunStatus.AWAITING_CONFIRMATION, by="bob")
+    pending, others = factories.run(network, by="bob"), factories.run(network)
     epoch = bob.session_epoch
     if way == "remove":
         members.remove(factories.member(), "bob")
@@ -75,12 +77,19 @@ def test_whoever_goes_leaves_nothing_behind(way: str) -> None:
     assert _count(SignIn, user_id=bob.id, ended_at=None) == 0 and bob.session_epoch > epoch
     assert _count(ApiToken, user_id=bob.id, revoked_at=None) == 0
     assert run.status is RunStatus.AWAITING_CONFIRMATION, "somebody else may go on with it"
+    # It would begin by itself, in the name of somebody who belongs here no more.
+    assert (pending.status, others.status) == (RunStatus.CANCELED, RunStatus.PENDING)
+    canceled = db.session.scalars(select(AuditEvent).filter_by(action="run.cancel")).one()
+    assert (canceled.run_id, canceled.details) == (
+        pending.id,
+        {"reason": f"bob {'was removed' if way == 'remove' else 'left'}"},
+    )
     told = db.session.scalars(select(AuditEvent).filter_by(action=f"member.{way}")).one()
     assert told.actor_name == ("alice" if way == "remove" else "bob")
     assert told.details == {
         "user": "bob",
         "role": "member",
-        "ended": {"access": 1, "teams": 1, "variables": 2, "links": 0, "tokens": 1},
+        "ended": {"access": 1, "teams": 1, "variables": 2, "links": 0, "runs": 1, "tokens": 1},
     }
     assert "secret" not in str(told.details)
 
@@ -93,6 +102,7 @@ def test_what_is_in_another_organization_stays_there() -> None:
     factories.grant(abroad, "bob", Access.READ)
     factories.team("theirs", "bob", of="other")
     factories.variable("mine", "there", organization_name="other", owner="bob")
+    pending = factories.run(abroad, by="bob")
     members.remove(factories.member(), "bob")
     assert [grant.environment_id for grant in db.session.scalars(select(Grant).filter_by(user_id=bob.id))] == [
         abroad.id
@@ -100,6 +110,8 @@ def test_what_is_in_another_organization_stays_there() -> None:
     assert _count(TeamMember, user_id=bob.id) == _count(Variable, owner_id=bob.id) == 1
     assert _count(ApiToken, user_id=bob.id, revoked_at=None) == 1
     assert _count(SignIn, user_id=bob.id, ended_at=None) == 0, "they sign in again"
+    db.session.refresh(pending)
+    assert pending.status is RunStatus.PENDING
 
 
 @pytest.mark.usefixtures("here")
