@@ -196,7 +196,7 @@ def states_kept(evidence: Evidence) -> list[str]:
         obeyed = run.status == "canceled" and phase.exit_code in (0, 1) and "run.force" not in run.actions
         if obeyed and not kept and not _disk_was_full(phase):
             begun = {f"terraform_data.{line['name']}" for line in world.get(phase.id, [])}
-            if lacking := sorted(begun - set(state.resources if state else ())):
+            if lacking := sorted(begun - set(state.resources | state.tainted if state else ())):
                 wrong.append(f"{run.name}: was canceled when {lacking} were begun, and its state lacks them")
         if not done or kept:
             continue

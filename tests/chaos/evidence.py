@@ -60,7 +60,7 @@ class Run:
 
 @dataclass
 class State:
-    """A state version; ``resources`` is address → id, of those that are not tainted."""
+    """A state version; ``resources`` is address → id of those that are not tainted, ``tainted`` has the others'."""
 
     environment: str
     number: int
@@ -68,6 +68,7 @@ class State:
     lineage: str
     run_id: int | None
     resources: dict[str, str] = field(default_factory=dict)
+    tainted: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -170,14 +171,14 @@ def _states() -> list[State]:
     found = []
     for row in db.session.scalars(select(StateVersion).order_by(StateVersion.environment_id, StateVersion.number)):
         state = json.loads(blobs.get(row.blob_id))
-        resources = {
-            f"{resource['type']}.{resource['name']}": instance["attributes"]["id"]
-            for resource in state["resources"]
-            if resource["mode"] == "managed"
-            for instance in resource["instances"]
-            if instance.get("status") != "tainted" and "deposed" not in instance
-        }
-        found.append(State(names[row.environment_id], row.number, row.serial, row.lineage, row.run_id, resources))
+        resources: dict[bool, dict[str, str]] = {False: {}, True: {}}
+        for resource in state["resources"]:
+            for instance in resource["instances"] if resource["mode"] == "managed" else ():
+                if "deposed" not in instance:
+                    address = f"{resource['type']}.{resource['name']}"
+                    resources[instance.get("status") == "tainted"][address] = instance["attributes"]["id"]
+        whole = resources[False], resources[True]
+        found.append(State(names[row.environment_id], row.number, row.serial, row.lineage, row.run_id, *whole))
     return found
 
 
