@@ -147,7 +147,7 @@ def _sentences(environment: Environment) -> dict[str, tuple[str, str]]:
     sentence = (
         "This is {} now. Your page was out of date, so nothing was changed; save again to replace it by what is here."
     )
-    return {name: (field, sentence.format(value or "empty")) for name, (field, value) in now.items()}
+    return {name: (field, sentence.format(f"“{value}”" if value else "empty")) for name, (field, value) in now.items()}
 
 
 def _hold_still(environment: Environment) -> None:

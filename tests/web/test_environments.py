@@ -154,10 +154,10 @@ def test_what_nobody_changed_in_an_old_page_stays_as_others_saved_it(
 @pytest.mark.parametrize(
     ("field", "theirs", "mine", "now"),
     [
-        ("mfa_level", "plans and applies", "applies only", "plans and applies"),
-        ("session_minutes", "30", "120", "30"),
-        ("terraform_directory", "live", "staging", "live"),
-        ("description", "The “VPC”", "VPC", "The “VPC”"),
+        ("mfa_level", "plans and applies", "applies only", "“plans and applies”"),
+        ("session_minutes", "30", "120", "“30”"),
+        ("terraform_directory", "live", "staging", "“live”"),
+        ("description", "The “VPC”", "VPC", "“The “VPC””"),
         ("description", "", "VPC", "empty"),
     ],
 )
@@ -205,7 +205,7 @@ def test_a_form_that_does_not_say_what_it_showed_lowers_nothing(
     answer = alice.submit(f"{world.path}/settings", form | unseen | {"mfa_level": "never"})
     page = unescape(answer.get_data(as_text=True))
     assert answer.status_code == 409
-    assert "This is plans and applies now" in page and 'id="session_minutes-error"' in page
+    assert "This is “plans and applies” now" in page and 'id="session_minutes-error"' in page
     assert _environment(app, "mfa_level", "session_seconds") == (MfaLevel.PLANS_AND_APPLIES, 3600)
     assert _changes(app) == []
 
