@@ -36,11 +36,6 @@ class CancelCame(Exception):
     """Somebody asked to cancel the run before its plan was finished; nothing was written down."""
 
 
-def lease() -> dict[str, Any]:
-    """Columns of a phase that say that this process has it."""
-    return {"worker": host.worker(), "heartbeat_at": clock.now()}
-
-
 def finish(
     work: Work,
     event: Event,
@@ -85,7 +80,7 @@ def fail(phase_id: int, failed: PhaseFailed, work: Work | None) -> None:
 
 def _fail(phase_id: int, failed: PhaseFailed, code: str, sentence: str) -> int | None:
     ended = {"status": PhaseStatus.FAILED, "finished_at": clock.now(), "exit_code": failed.exit_code}
-    if not _end(phase_id, lease()["worker"], ended):
+    if not _end(phase_id, host.worker(), ended):
         db.session.rollback()
         return None
     phase = db.session.get_one(Phase, phase_id, populate_existing=True)
@@ -140,7 +135,7 @@ def never_began(phase_id: int, why: str) -> None:
     ended = (
         {"status": PhaseStatus.CANCELED, "finished_at": clock.now()} if canceled else {"status": PhaseStatus.WAITING}
     )
-    if not _end(phase.id, lease()["worker"], ended):
+    if not _end(phase.id, host.worker(), ended):
         db.session.rollback()
         return
     if not canceled:
@@ -173,7 +168,7 @@ def lose(phase_id: int, last_sign: datetime | None) -> None:
 
 def _interrupt(phase_id: int, facts: dict[str, Any]) -> None:
     def _bookkeeping() -> int:
-        if not _end(phase_id, lease()["worker"], {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
+        if not _end(phase_id, host.worker(), {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
             raise Superseded
         phase = db.session.get_one(Phase, phase_id, populate_existing=True)
         run, sentence = phase.run, interruption.sentence(phase.kind, facts)

@@ -19,7 +19,6 @@ from services.execution.disk import DiskWatch
 from services.execution.lease import Superseded
 from services.execution.spool import Piece, SpoolReader
 from services.execution.steady import AWAY, Away, steadily, tell
-from services.execution.steps import HEARTBEAT, held
 from services.execution.stopping import Stopper
 from services.execution.store_wait import StoreWait
 from services.execution.work import PhaseFailed, Vanished, Work
@@ -68,7 +67,7 @@ class _Following:
     next_heartbeat: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.next_heartbeat = time.monotonic() + HEARTBEAT  # `_reader` renewed the lease
+        self.next_heartbeat = time.monotonic() + lease.HEARTBEAT  # `_reader` renewed the lease
         self.stopper = Stopper(self.work, self.child, self.say)
         self.disk = DiskWatch(self.work.phase_id, self.work.workdir.spool_path, self.say)
 
@@ -129,7 +128,7 @@ def _reader(work: Work) -> tuple[SpoolReader, bytes]:
 
     The lease is renewed: what is started next, only its holder may.
     """
-    _hold(work)
+    lease.hold(work.phase_id, work.worker)
     phase = work.phase
     reader = SpoolReader(work.workdir.spool_path, work.redactor, phase.spool_offset, phase.log_size)
     tail = logs.end(phase, TAIL) if work.adopted else b""
@@ -146,9 +145,9 @@ def _attach_or_start(work: Work, arguments: list[str]) -> terraform.Child:
     if work.terraform is None:
         raise PhaseFailed("terraform_missing", "There is no terraform on the worker’s machine any more.")
     if work.walls.unknown:  # it takes its time
-        with held(work.phase_id):
+        with lease.held(work.phase_id):
             sandbox = work.sandbox
-        steadily(lambda: beat(work))
+        steadily(lambda: lease.beat(work.phase_id, work.worker))
     else:
         sandbox = work.sandbox
     try:
@@ -178,7 +177,7 @@ def _until_end(following: _Following) -> int:
         if code is not None:
             following.child.kill_session()  # what a provisioner left running has the run's credentials
             if not _drain(following):
-                steadily(lambda: beat(following.work))
+                steadily(lambda: lease.beat(following.work.phase_id, following.work.worker))
             _keep_last_state(following.work)
             return code
         following.disk.make_room()  # before anything that waits for the database
@@ -232,7 +231,7 @@ def _flush(following: _Following, *, final: bool) -> bool:
         return False
     try:
         pieces = [(piece.offset, piece.data) for piece in following.pending]
-        _hold(following.work)
+        lease.hold(following.work.phase_id, following.work.worker)
         if pieces:
             logs.append_all(following.work.phase_id, pieces, spool_offset=following.pending[-1].spool_end)
         end = _say_own(following) if following.own else following.reader.log_offset
@@ -277,34 +276,23 @@ def _look_around(following: _Following) -> None:
             if following.work.kind is PhaseKind.APPLY:
                 _keep_changed_state(following)
         if now >= following.next_heartbeat:
-            following.next_heartbeat = now + HEARTBEAT
-            beat(following.work)
+            following.next_heartbeat = now + lease.HEARTBEAT
+            lease.beat(following.work.phase_id, following.work.worker)
         if (identity := following.work.identity) is not None and identity.done():
             keeping.keep_identity(following.work)  # who asked may be gone before the step ends, with the credentials
     except AWAY as error:
         _away(error)
 
 
-def beat(work: Work) -> None:
-    """Renew the lease; commits. Raises :class:`Superseded` when it is another worker's, or an owner gave up on it."""
-    _hold(work)
-    db.session.commit()
-
-
-def _hold(work: Work) -> None:
-    """As :func:`beat`, in the transaction of what only the holder may write."""
-    lease.hold(work.phase_id, work.worker)
-
-
 def _keep_changed_state(following: _Following) -> None:
     workdir = following.work.workdir
     changed = inside.changed(workdir.root, workdir.state_path)
     if changed is not None and changed != following.state_seen and time.monotonic() >= following.next_state:
-        beat(following.work)
+        lease.beat(following.work.phase_id, following.work.worker)
         began = time.monotonic()
         try:
             # A state of a run that somebody gave up on must not come on top of newer ones.
-            keeping.keep_state(following.work, lambda: _hold(following.work))
+            keeping.keep_state(following.work, lambda: lease.hold(following.work.phase_id, following.work.worker))
         except StoreAway:
             # The log and a cancel have their turn for as long as a silent bucket took.
             following.next_state = 2 * time.monotonic() - began

@@ -21,7 +21,7 @@ from policy.mfa import PhaseKind
 from services import archive_child, audit, clock, runs
 from services.compare_and_set import won
 from services.errors import Conflict
-from services.execution import ending, prepared, steps, stopping
+from services.execution import ending, lease, prepared, steps, stopping
 from services.execution.backend_blocks import own_backend
 from services.execution.follow import CredentialsLost, Outcome, run_step
 from services.execution.inside import NotAFile
@@ -154,10 +154,10 @@ def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
     except Conflict:
         db.session.rollback()
         return None
-    lease = ending.lease()
-    values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **lease}
+    mine = lease.taken()
+    values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **mine}
     db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
-    audit.record("run.take", None, run=run, phase=phase.kind.value, worker=lease["worker"])
+    audit.record("run.take", None, run=run, phase=phase.kind.value, worker=mine["worker"])
     db.session.commit()
     return steps.prepare(phase_id, credentials, reader)
 
@@ -175,11 +175,11 @@ def _adopt(phase_id: int) -> Work | None:
     if phase is not None and steps.abandoned(phase):
         lapsed = or_(lapsed, and_(Phase.worker == lost, Phase.heartbeat_at == last_sign))
     statement = update(Phase).where(Phase.id == phase_id, Phase.status == PhaseStatus.RUNNING, lapsed)
-    lease = ending.lease()
-    if phase is None or not won(statement.values(**lease)):
+    mine = lease.taken()
+    if phase is None or not won(statement.values(**mine)):
         db.session.commit()
         return None
-    audit.record("run.adopt", None, run=phase.run, phase=phase.kind.value, worker=[lost, lease["worker"]])
+    audit.record("run.adopt", None, run=phase.run, phase=phase.kind.value, worker=[lost, mine["worker"]])
     db.session.commit()
     db.session.refresh(phase)
     run = phase.run
@@ -266,7 +266,7 @@ def _plan(work: Work) -> None:
     if not work.begun:
         # Before anything that the plan starts could touch it: providers, and programs of the configuration.
         _waits(work, "The plan has not begun: its lock file waits to be stored.").through(lambda: _keep_lock(work))
-        with steps.held(work.phase_id):
+        with lease.held(work.phase_id):
             prepared.keep(work)
     outcome = run_step(work, steps.plan_arguments(work))
     _require(work, outcome, allowed=(UNCHANGED, CHANGED))
@@ -321,7 +321,7 @@ def _keep_plan(work: Work) -> dict[str, Any]:
 
 def _put(work: Work, kind: str, content: bytes) -> str:
     """Store a blob, however long a bucket takes; the caller commits. Answers its id."""
-    with steps.held(work.phase_id):
+    with lease.held(work.phase_id):
         return blobs.put(kind, content).id
 
 

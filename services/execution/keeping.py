@@ -18,7 +18,7 @@ from policy import state_file
 from policy.mfa import PhaseKind
 from services import audit, states
 from services.execution.inside import NotAFile, TooLarge
-from services.execution.steps import held
+from services.execution.lease import held
 from services.execution.work import Work
 from services.mfa import sts
 

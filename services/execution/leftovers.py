@@ -95,7 +95,7 @@ def only_copies() -> tuple[list[Path], list[tuple[Path, str]]]:
 
 
 def _applied(path: Path) -> bool:
-    return (path / "control" / "apply.pid").exists()
+    return Workdir(path).started("apply")
 
 
 def unsaved(path: Path, phase: Phase) -> bool:

@@ -21,7 +21,7 @@ from models import Blob, ConfigurationVersion, Environment, Organization, Phase,
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import PhaseKind
 from services import audit, clock, runs, states, variables
-from services.execution import ending, follow, steps, stopping
+from services.execution import ending, follow, lease, steps, stopping
 from services.execution.redact import HideAll
 from services.execution.work import Work
 from services.execution.workdir import Workdir
@@ -108,10 +108,10 @@ def _phase(phase_id: int, take: Event, finish: Event) -> None:
     assert phase is not None  # noqa: S101 (made above)
     run = phase.run
     runs.transition(run, take)
-    lease = ending.lease()
-    values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **lease}
+    mine = lease.taken()
+    values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **mine}
     db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
-    audit.record("run.take", None, run=run, phase=phase.kind.value, worker=lease["worker"])
+    audit.record("run.take", None, run=run, phase=phase.kind.value, worker=mine["worker"])
     db.session.commit()
     phase = steps.of_run(phase_id)
     assert phase is not None  # noqa: S101
@@ -122,12 +122,12 @@ def _phase(phase_id: int, take: Event, finish: Event) -> None:
     work = Work(
         run_id=run.id, phase_id=phase_id, environment_id=run.environment_id, kind=phase.kind, configuration=1,
         workdir=Workdir(Path("/nonexistent")), terraform=None, environment=None, show_environment={},
-        redactor=HideAll(), credentials=None, region=None, version="", worker=lease["worker"],
+        redactor=HideAll(), credentials=None, region=None, version="", worker=mine["worker"],
     )  # fmt: skip
     db.session.commit()
     logs.say(work.phase_id, "It begins")
     db.session.commit()
-    follow.beat(work)
+    lease.beat(work.phase_id, work.worker)
     stopping.asked(work.run_id)
     pieces = [(work.phase.log_size, b"a line\n")]
     logs.append_all(phase_id, pieces, spool_offset=7)

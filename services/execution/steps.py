@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flask import current_app
-from sqlalchemy import select, update
+from sqlalchemy import select
 
 from config import Config
 from extensions import db
-from models import Phase, PhaseStatus, Run
+from models import Phase, Run
 from policy.mfa import PhaseKind
-from services import archive_child, archives, clock, configurations, run_secrets, states, variables
+from services import archive_child, archives, configurations, run_secrets, states, variables
 from services.execution import disk, hidden, host, prepared, terraform
 from services.execution.backend_blocks import is_configuration
 from services.execution.environ import child_environment
+from services.execution.lease import held
 from services.execution.redact import HideAll, Redactor
-from services.execution.steady import AWAY
 from services.execution.store_wait import StoreWait
 from services.execution.walls import Walls, find_walls
 from services.execution.work import TRIES, PhaseFailed, Work, require
@@ -32,9 +30,6 @@ from services.mfa import sts
 from services.mfa.credentials import TemporaryCredentials
 from services.storage import blobs
 from services.storage.vault import VaultError
-
-#: Seconds between two signs that a phase is held.
-HEARTBEAT = 5.0
 
 
 def prepare(phase_id: int, credentials: TemporaryCredentials | None, reader: archive_child.Reader) -> Work:
@@ -159,7 +154,7 @@ def abandoned(phase: Phase) -> bool:
     if phase.worker is None or host.of(phase.worker) != host.identity():
         return False
     workdir = workdir_of(phase.run, phase)
-    return (workdir.control / f"{phase.kind.value}.pid").exists() and workdir.abandoned_by(phase.worker)
+    return workdir.started(phase.kind.value) and workdir.abandoned_by(phase.worker)
 
 
 def of_ended(phase: Phase, root: Path) -> Work:
@@ -212,33 +207,6 @@ def _content(run: Run, phase: Phase) -> _Content:
         again = " Queue a new plan." if what == "saved plan" else ""
         raise PhaseFailed(code, f"The {what} cannot be read. {error} Nothing was run.{again}") from None
     return _Content(archive, state, lock, plan)
-
-
-@contextlib.contextmanager
-def held(phase_id: int) -> Iterator[None]:
-    """Renew the lease of a phase beside what takes its time while no terraform is followed, such as unpacking a large
-    archive or storing a plan.
-
-    Else another worker would take it over and use the same working directory.
-    """
-    app, done = current_app._get_current_object(), threading.Event()
-    mine = (Phase.id == phase_id, Phase.worker == host.worker(), Phase.status == PhaseStatus.RUNNING)
-
-    def _beat() -> None:
-        with app.app_context():
-            while not done.wait(HEARTBEAT):
-                with contextlib.suppress(*AWAY):
-                    db.session.execute(update(Phase).where(*mine).values(heartbeat_at=clock.now()))
-                    db.session.commit()
-                db.session.remove()
-
-    thread = threading.Thread(target=_beat, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        done.set()
-        thread.join()
 
 
 def _values(run: Run, phase: Phase) -> variables.Resolved:

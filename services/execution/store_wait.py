@@ -10,7 +10,7 @@ from sqlalchemy import select
 
 from extensions import db
 from models import Phase
-from services.execution.lease import hold
+from services.execution.lease import beat, hold
 from services.execution.steady import steadily
 from services.storage import logs
 from services.storage.object_store import StoreAway
@@ -44,8 +44,7 @@ class StoreWait:
             how = f"The object store does not take or give anything ({away.reason})"
             self._say(f"{self._what} {how}; the run goes on by itself as soon as it does.", "error")
         else:
-            hold(self._phase_id, self._worker)
-            db.session.commit()
+            beat(self._phase_id, self._worker)
 
     def _over(self) -> None:
         if self._places:

@@ -146,7 +146,7 @@ class Work:
     @property
     def begun(self) -> bool:
         """Whether the phase's own command, the last one, was started."""
-        return (self.workdir.control / f"{self.kind.value}.pid").exists()
+        return self.workdir.started(self.kind.value)
 
     @property
     def run(self) -> Run:

@@ -158,7 +158,11 @@ class Workdir:
     @property
     def begun(self) -> bool:
         """Whether a command of terraform's was ever started here."""
-        return any((self.control / f"{step}.pid").exists() for step in STEPS)
+        return any(self.started(step) for step in STEPS)
+
+    def started(self, step: str) -> bool:
+        """Whether this command of terraform's was ever started here."""
+        return (self.control / f"{step}.pid").exists()
 
     @property
     def initialised(self) -> bool:

@@ -18,7 +18,7 @@ from models import Phase, PhaseStatus, Run, StateVersion
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
 from services import archive_child, archives, queue, runs
-from services.execution import job, prepared, reconcile, steps, terraform, walls
+from services.execution import job, lease, prepared, reconcile, steps, terraform, walls
 from services.execution.workdir import Workdir
 from services.storage import logs
 from tests import factories
@@ -278,7 +278,7 @@ def test_a_cancel_of_a_phase_that_lost_its_credentials_ends_the_run(
 def test_removing_what_was_unpacked_keeps_the_lease_and_lets_others_write(
     bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     run = confirmed(bench, TWO)
     with monkeypatch.context() as patch:
         lost_before("apply", patch)
@@ -405,7 +405,7 @@ def sign_of(phase_id: int) -> datetime:
 
 def test_a_long_preparation_keeps_its_lease(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another worker that took it over would use the same working directory."""
-    monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     run = bench.run(TWO)
     phase_id, real = run.plan.id, archive_child.Reader.extract
     signs: list[datetime] = []

@@ -20,7 +20,7 @@ from models import Blob, Environment, LogChunk, Phase, StateVersion
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, configurations, doctor, runs, state_writes, states
 from services.doctor import Status
-from services.execution import inside, job, reconcile, steps, store_wait
+from services.execution import inside, job, lease, reconcile, store_wait
 from services.execution.saved_plan import whole_plan
 from services.storage import object_store
 from tests import factories
@@ -180,7 +180,7 @@ def test_what_takes_its_time_to_be_kept_keeps_its_lease(
     bench: Bench, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, slow: str
 ) -> None:
     """A bucket that answers slowly has 8 s for each MiB; another worker would take over after 30 s, and so on."""
-    monkeypatch.setattr(steps, "HEARTBEAT", 0.05)
+    monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
     run = bench.run({"main.tf": ONE, ".terraform.lock.hcl": "# Of no providers\n"})
     phase_id = run.plan.id
     signs: list[datetime] = []

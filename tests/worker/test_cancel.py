@@ -16,7 +16,7 @@ from policy import plan_summary
 from policy.lifecycle import Event, RunStatus
 from services import clock, runs
 from services.errors import Conflict
-from services.execution import child, ending, follow, job
+from services.execution import child, ending, follow, job, stopping
 from services.execution.work import Work
 from tests import factories
 from tests.support import lab
@@ -153,16 +153,12 @@ def test_a_fault_of_lockstep_waits_for_terraform(bench: Bench, tmp_path: Path, m
     waiting = bench.run(ONE)
     runs.confirm(factories.member(), run)
     failed = threading.Event()
-    real = follow.beat
 
-    def fail(*arguments: Any) -> None:
-        if any(bench.home.glob("work/*/control/apply.pid")):
-            failed.set()
-            raise RuntimeError("a secret may stand here")
-        real(*arguments)
+    def fail(*_: Any) -> None:
+        failed.set()
+        raise RuntimeError("a secret may stand here")
 
-    monkeypatch.setattr(follow, "HEARTBEAT", 0.0)
-    monkeypatch.setattr(follow, "beat", fail)
+    monkeypatch.setattr(stopping.Stopper, "look", fail)
     applying = bench.start(run.apply)
     lab.until(failed.is_set, "the fault")
     assert lab.status(run) is RunStatus.APPLYING
