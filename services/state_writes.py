@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from extensions import db
@@ -10,7 +11,7 @@ from policy import state_file
 from policy.permissions import Permission
 from policy.state_file import NotAState
 from services import audit, holds, state_locks, states
-from services.access import require
+from services.access import hold_membership, require
 from services.errors import Conflict, Invalid
 from services.states import StaleState
 from services.storage import blobs
@@ -25,9 +26,11 @@ def from_terminal(
 
     Raises :class:`services.errors.Forbidden`, :class:`NotAState`, :class:`state_locks.Locked`, :class:`StaleState`.
     """
-    require(membership, Permission.WRITE_STATE, "You cannot write the state of this environment.", environment)
+    hold_still = _allowed(
+        membership, environment, Permission.WRITE_STATE, "You cannot write the state of this environment."
+    )
     prepared = states.prepare(environment.id, content)
-    states.hold_still(environment.id)
+    hold_still()
     state_locks.require_theirs_or_free(environment, membership.user, sent_lock)
     version = states.save(environment.id, prepared, source=StateSource.TERMINAL, user=membership.user)
     _commit(membership, environment, version, token=token)
@@ -41,14 +44,16 @@ def upload(
 
     Raises :class:`services.errors.Forbidden`, :class:`Invalid` for field "state" or "name", :class:`Conflict`.
     """
-    require(membership, Permission.REPLACE_STATE, "Only admins of this environment can upload a state.", environment)
+    hold_still = _allowed(
+        membership, environment, Permission.REPLACE_STATE, "Only admins of this environment can upload a state."
+    )
     if force and typed_name.strip() != environment.name:
         raise Invalid("name", f"Type {environment.name} to replace the state. Nothing was changed.")
     try:
         prepared = states.prepare(environment.id, content)
     except NotAState as error:
         raise Invalid("state", f"{error} Nothing was changed.") from None
-    states.hold_still(environment.id)
+    hold_still()
     db.session.refresh(environment)
     holds.refuse_when_hindered(environment, membership.user)
     try:
@@ -72,7 +77,9 @@ def roll_back(
     :class:`services.errors.Forbidden`, :class:`services.errors.NotFound`, :class:`Invalid` for field "serial",
     :class:`Conflict`.
     """
-    require(membership, Permission.REPLACE_STATE, "Only admins of this environment can roll a state back.", environment)
+    hold_still = _allowed(
+        membership, environment, Permission.REPLACE_STATE, "Only admins of this environment can roll a state back."
+    )
     old, current = states.version(environment, number), states.latest(environment.id)
     if current is None or current.number != seen or old.number == current.number:
         raise Conflict(MOVED_ON)
@@ -86,7 +93,7 @@ def roll_back(
         prepared = states.prepare(environment.id, state_file.renumbered(content, serial, lineage))
     except NotAState as error:
         raise Invalid("serial", f"{error} Nothing was changed.") from None
-    states.hold_still(environment.id)
+    hold_still()
     db.session.refresh(environment)
     holds.refuse_when_hindered(environment, membership.user)
     newest = states.latest(environment.id)
@@ -100,6 +107,25 @@ def roll_back(
         raise Conflict(MOVED_ON)
     _commit(membership, environment, version, restored=old.serial)
     return version
+
+
+def _allowed(
+    membership: Membership, environment: Environment, permission: Permission, sentence: str
+) -> Callable[[], None]:
+    """Ask whether the person may write. What is answered locks the environment's row and asks once more, for when a
+    bucket has taken its time.
+
+    Both raise :class:`Forbidden`, and :class:`NotFound` for who may not know of it.
+    """
+    require(membership, permission, sentence, environment)
+    organization_id, user_id, environment_id = membership.organization_id, membership.user_id, environment.id
+
+    def still() -> None:
+        states.hold_still(environment_id)
+        hold_membership(organization_id, user_id)
+        require(membership, permission, sentence, environment)
+
+    return still
 
 
 def _commit(membership: Membership, environment: Environment, version: StateVersion | None, **details: Any) -> None:
