@@ -132,9 +132,8 @@ def never_began(phase_id: int, why: str) -> None:
     phase = db.session.get_one(Phase, phase_id, populate_existing=True)
     run = db.session.get_one(Run, phase.run_id, populate_existing=True, with_for_update={"of": Run})
     canceled = run.cancel_requested_at is not None
-    ended = (
-        {"status": PhaseStatus.CANCELED, "finished_at": clock.now()} if canceled else {"status": PhaseStatus.WAITING}
-    )
+    status, finished = (PhaseStatus.CANCELED, clock.now()) if canceled else (PhaseStatus.WAITING, None)
+    ended = {"status": status, "finished_at": finished, "started_at": None}
     if not _end(phase.id, host.worker(), ended):
         db.session.rollback()
         return
