@@ -98,7 +98,7 @@ def upload(organization: str, environment: str) -> Any:
     try:
         if file is None or not file.filename:
             raise Invalid("archive", "Choose a .tar.gz or .zip archive of your Terraform files.")
-        if (already := _queued_already(found, run_pages.digest(cast(Any, file.stream)))) is not None:
+        if (already := _queued_already(found, configurations.digest(cast(Any, file.stream)))) is not None:
             return already
         message = request.form.get("message", "")
         version = configurations.upload(membership, found, cast(Any, file.stream), file.filename, message)

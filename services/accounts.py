@@ -152,8 +152,12 @@ def end_resets(*which: ColumnElement[bool]) -> None:
 
     Before the person's row is changed, as by such a link itself: two in the other order would wait for each other.
     """
-    open_ = (OneTimeLink.used_at.is_(None), OneTimeLink.revoked_at.is_(None), OneTimeLink.expires_at > clock.now())
-    db.session.execute(update(OneTimeLink).where(*which, *open_).values(revoked_at=clock.now()))
+    db.session.execute(update(OneTimeLink).where(*which, *open_links()).values(revoked_at=clock.now()))
+
+
+def open_links() -> tuple[ColumnElement[bool], ...]:
+    """In SQL: of one-time links, those that can still be used."""
+    return (OneTimeLink.used_at.is_(None), OneTimeLink.revoked_at.is_(None), OneTimeLink.expires_at > clock.now())
 
 
 def prove(sign_in: SignIn, password: str) -> None:

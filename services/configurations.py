@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from io import BufferedIOBase
 from pathlib import Path
 from typing import BinaryIO
 
@@ -61,6 +62,17 @@ def upload(
     audit.record("configuration.upload", membership.user, environment=environment, number=number, digest=digest)
     db.session.commit()
     return version
+
+
+def digest(archive: BufferedIOBase) -> str:
+    """The SHA-256 in hex of an archive that is about to be uploaded; it is read from its beginning again afterwards.
+
+    What the caller read is committed first: no lock is held meanwhile.
+    """
+    db.session.commit()
+    found = hashlib.file_digest(archive, "sha256").hexdigest()
+    archive.seek(0)
+    return found
 
 
 def latest(environment: Environment) -> ConfigurationVersion | None:

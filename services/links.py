@@ -12,7 +12,7 @@ import secrets
 from datetime import timedelta
 
 from flask import current_app
-from sqlalchemy import ColumnElement, or_, select, update
+from sqlalchemy import or_, select, update
 
 from extensions import db
 from models import LinkKind, Membership, OneTimeLink, Organization, User
@@ -51,7 +51,7 @@ def invite(by: Membership, role: Role, email: str) -> str:
 
 def invitations(organization: Organization) -> list[OneTimeLink]:
     """The invitations that wait, newest first."""
-    query = select(OneTimeLink).where(OneTimeLink.organization_id == organization.id, *_good())
+    query = select(OneTimeLink).where(OneTimeLink.organization_id == organization.id, *accounts.open_links())
     return list(db.session.scalars(query.order_by(OneTimeLink.id.desc())))
 
 
@@ -61,7 +61,7 @@ def revoke(by: Membership, number: int) -> None:
     here = (OneTimeLink.id == number, OneTimeLink.organization_id == by.organization_id)
     if db.session.scalar(select(OneTimeLink.id).where(*here)) is None:
         raise NotFound("No such invitation.")
-    if not won(update(OneTimeLink).where(*here, *_good()).values(revoked_at=clock.now())):
+    if not won(update(OneTimeLink).where(*here, *accounts.open_links()).values(revoked_at=clock.now())):
         raise Conflict("That invitation was used or had ended before. Nothing was changed.")
     audit.record("link.revoke", by.user, organization=by.organization, link=number)
     db.session.commit()
@@ -136,7 +136,7 @@ def mail_invitation(by: Membership, email: str, address: str) -> None:
 
 def look_up(secret: str) -> OneTimeLink:
     """The link, while it is good. Raises :class:`NotFound`."""
-    link = db.session.scalar(select(OneTimeLink).where(OneTimeLink.digest == _digest(secret), *_good()))
+    link = db.session.scalar(select(OneTimeLink).where(OneTimeLink.digest == _digest(secret), *accounts.open_links()))
     if link is None or not _still_meant(link):
         raise NotFound(ENDED)
     return link
@@ -223,7 +223,7 @@ def _take(link: OneTimeLink, user: User) -> None:
 def _use(link: OneTimeLink) -> None:
     """Use the link up. The caller commits. Raises :class:`NotFound` when somebody was faster or its maker may not."""
     if not _still_meant(link) or not won(
-        update(OneTimeLink).where(OneTimeLink.id == link.id, *_good()).values(used_at=clock.now())
+        update(OneTimeLink).where(OneTimeLink.id == link.id, *accounts.open_links()).values(used_at=clock.now())
     ):
         db.session.rollback()
         raise NotFound(ENDED)
@@ -245,10 +245,6 @@ def _owns_all_of(owner_id: int, user_id: int) -> bool:
     theirs = set(db.session.scalars(select(Membership.organization_id).where(Membership.user_id == user_id)))
     owned = select(Membership.organization_id).where(Membership.user_id == owner_id, Membership.role == Role.OWNER)
     return bool(theirs) and theirs <= set(db.session.scalars(owned))
-
-
-def _good() -> tuple[ColumnElement[bool], ...]:
-    return (OneTimeLink.used_at.is_(None), OneTimeLink.revoked_at.is_(None), OneTimeLink.expires_at > clock.now())
 
 
 def _digest(secret: str) -> str:

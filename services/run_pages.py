@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from io import BufferedIOBase
-
 from sqlalchemy import String, cast, func, select
 
 from extensions import db
@@ -52,17 +49,6 @@ def counted(environment: Environment) -> tuple[int, int]:
     # Runs are numbered from 1 and stay; to count them would be to read all of them.
     query = select(func.count()).where(Run.environment_id == environment.id, Run.status.in_(waiting))
     return environment.run_counter, db.session.scalar(query) or 0
-
-
-def digest(archive: BufferedIOBase) -> str:
-    """The SHA-256 in hex of an archive that is about to be uploaded; it is read from its beginning again afterwards.
-
-    What the caller read is committed first: no lock is held meanwhile.
-    """
-    db.session.commit()
-    found = hashlib.file_digest(archive, "sha256").hexdigest()
-    archive.seek(0)
-    return found
 
 
 def queued_since(environment: Environment, person: User, seen: int, digest: str) -> Run | None:
