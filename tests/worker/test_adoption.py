@@ -271,7 +271,7 @@ def test_a_cancel_of_a_phase_that_lost_its_credentials_ends_the_run(
     runs.cancel(factories.member("bob"), run)
     assert adopt(bench, run.apply) is RunStatus.CANCELED
     assert run.apply.status is PhaseStatus.CANCELED and run.ended_by is not None and run.ended_by.name == "bob"
-    assert run.apply.started_at is None, "its page says that nothing was applied"
+    assert (run.apply.started_at is None) is not begun, "its page says that nothing was applied"
     assert "Canceled by bob" in lab.log_of(run.apply) and "Apply complete!" not in lab.log_of(run.apply)
     assert bench.environment.active_run_id is None
 
