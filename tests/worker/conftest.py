@@ -77,10 +77,22 @@ class Bench:
         assert run.plan_digest, run.error
         return run
 
-    def applied(self, files: dict[str, str] | str | ConfigurationVersion, by: str = "alice") -> Run:
-        """A run that was applied."""
+    def confirmed(self, files: dict[str, str] | str | ConfigurationVersion, by: str = "alice") -> Run:
+        """A run whose apply is queued."""
         run = self.planned(files, by)
         runs.confirm(factories.member(by), run)
+        return run
+
+    def applying(self, files: dict[str, str] | str, sign: str = "second: Provisioning with") -> tuple[Run, lab.Beside]:
+        """A run whose apply goes on beside the test, and has come so far that its log has ``sign``."""
+        run = self.confirmed(files)
+        beside = self.start(run.apply)
+        lab.until(lambda: sign in lab.log_of(run.apply), "the apply is under way")
+        return run, beside
+
+    def applied(self, files: dict[str, str] | str | ConfigurationVersion, by: str = "alice") -> Run:
+        """A run that was applied."""
+        run = self.confirmed(files, by)
         assert self.work(run.apply) is RunStatus.APPLIED, run.error
         return run
 

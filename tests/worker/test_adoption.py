@@ -33,12 +33,6 @@ __all__ = ["horse"]
 pytestmark = pytest.mark.terraform
 
 
-def confirmed(bench: Bench, configuration: str) -> Run:
-    run = bench.planned(configuration)
-    runs.confirm(factories.member(), run)
-    return run
-
-
 def control(bench: Bench) -> Path:
     (workdir,) = bench.workdirs()
     return bench.home / "work" / workdir / "control"
@@ -53,7 +47,7 @@ def assert_told_once(run: Run) -> None:
 
 def test_a_running_terraform_is_followed_again(bench: Bench, horse: Callable[[Phase], int], tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    run = confirmed(bench, held(gate))
+    run = bench.confirmed(held(gate))
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     kill(pid)
@@ -73,7 +67,7 @@ def test_a_killed_process_of_this_machine_is_not_waited_for(
     bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    run = confirmed(bench, held(gate))
+    run = bench.confirmed(held(gate))
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     phase_id = run.apply.id
@@ -95,7 +89,7 @@ def test_a_terraform_that_ended_meanwhile_is_wound_up(
     bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    run = confirmed(bench, held(gate))
+    run = bench.confirmed(held(gate))
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     kill(pid)
@@ -109,7 +103,7 @@ def test_a_terraform_that_ended_meanwhile_is_wound_up(
 def test_a_terraform_that_vanished_is_told_and_its_state_is_kept(
     bench: Bench, horse: Callable[[Phase], int], tmp_path: Path
 ) -> None:
-    run = confirmed(bench, held(tmp_path / "gate"))
+    run = bench.confirmed(held(tmp_path / "gate"))
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     kill(pid)
@@ -206,7 +200,7 @@ def lost_before(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_step_that_never_began_is_started_with_the_long_lived_keys(
     bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = confirmed(bench, TWO)
+    run = bench.confirmed(TWO)
     with monkeypatch.context() as patch:
         lost_before("apply", patch)
         os.waitpid(horse(run.apply), 0)
@@ -218,7 +212,7 @@ def test_a_step_that_never_began_is_started_with_the_long_lived_keys(
 def test_a_phase_that_was_taken_over_starts_nothing_without_the_sandbox_it_needs(
     bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch, setting: str
 ) -> None:
-    run = confirmed(bench, TWO)
+    run = bench.confirmed(TWO)
     prepared.drop(run.id)  # so that init is over when the worker is lost
     with monkeypatch.context() as patch:
         lost_before("apply", patch)
@@ -280,7 +274,7 @@ def test_removing_what_was_unpacked_keeps_the_lease_and_lets_others_write(
     bench: Bench, horse: Callable[[Phase], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lease, "HEARTBEAT", 0.05)
-    run = confirmed(bench, TWO)
+    run = bench.confirmed(TWO)
     with monkeypatch.context() as patch:
         lost_before("apply", patch)
         os.waitpid(horse(run.apply), 0)
@@ -325,9 +319,7 @@ def test_a_worker_that_wakes_up_late_takes_no_begun_phase_back_to_its_gate(
 
 def test_a_lease_that_is_renewed_is_left_alone(bench: Bench, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    run = confirmed(bench, held(gate))
-    beside = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    run, beside = bench.applying(held(gate))
     reconcile.look_around()
     assert ("services.execution.job.adopt_phase", [run.apply.id]) not in lab.queued_jobs()
     phase_id = run.apply.id
@@ -341,9 +333,7 @@ def test_a_lease_that_is_renewed_is_left_alone(bench: Bench, tmp_path: Path) -> 
 
 def test_a_worker_that_comes_back_late_touches_nothing(bench: Bench, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    run = confirmed(bench, held(gate))
-    late = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    run, late = bench.applying(held(gate))
     taken = update(Phase).where(Phase.id == run.apply.id).values(worker="elsewhere:1")
     db.session.execute(taken)
     db.session.commit()
@@ -375,9 +365,7 @@ def test_a_free_environment_starts_its_pending_run_and_a_lost_job_is_queued_agai
 def test_a_late_worker_takes_no_line_from_the_one_that_follows_now(bench: Bench, tmp_path: Path) -> None:
     """Its lines do not join where another's stand by now; it must neither count them as stored nor wipe them."""
     gate = tmp_path / "gate"
-    run = confirmed(bench, held(gate))
-    beside = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
+    run, beside = bench.applying(held(gate))
     phase_id, workdir = run.apply.id, control(bench).parent
     db.session.execute(update(Phase).where(Phase.id == phase_id).values(worker="elsewhere:1"))
     logs.say(run.apply.id, "Another one follows")

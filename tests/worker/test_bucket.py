@@ -80,10 +80,7 @@ def test_terraform_sees_none_of_the_servers_credentials(bench: Bench, bucket: Bu
 
 def test_a_bucket_that_goes_away_during_an_apply_loses_no_state(bench: Bench, bucket: Bucket, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    run = bench.planned(held(gate))
-    runs.confirm(factories.member(), run)
-    phase = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply is under way")
+    run, phase = bench.applying(held(gate))
     bucket.away()
     gate.touch()
     lab.until(lambda: "Apply complete!" in lab.log_of(run.apply), "terraform is done, and its log goes on")
@@ -105,10 +102,7 @@ def test_a_silent_bucket_keeps_nobody_waiting_and_loses_neither_lease_nor_state(
     waits = f"until test -e {last}; do sleep 0.1; done"
     third = f'provisioner "local-exec" {{\n    command = "{waits}"\n  }}'
     depends = "depends_on = [terraform_data.second]"
-    run = bench.planned(held(gate) + f'resource "terraform_data" "third" {{\n  {depends}\n  {third}\n}}\n')
-    runs.confirm(factories.member(), run)
-    phase = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply is under way")
+    run, phase = bench.applying(held(gate) + f'resource "terraform_data" "third" {{\n  {depends}\n  {third}\n}}\n')
     lab.until(lambda: db.session.query(StateVersion).count() == 1, "the first state is stored")
     bucket.silent()
     gate.touch()
@@ -272,10 +266,7 @@ def test_an_apply_whose_state_cannot_be_stored_says_so_once(
     bench: Bench, bucket: Bucket, tmp_path: Path, commits: Commits, fates: list[str]
 ) -> None:
     gate = tmp_path / "gate"
-    run = bench.planned(held(gate))
-    runs.confirm(factories.member(), run)
-    phase = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply is under way")
+    run, phase = bench.applying(held(gate))
     commits.line, commits.fates = SOON, list(fates)
     bucket.away()
     gate.touch()

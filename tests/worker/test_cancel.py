@@ -66,10 +66,7 @@ def test_cancel_while_planning(bench: Bench, interrupts: list[int]) -> None:
 
 
 def test_a_canceled_apply_says_where_a_state_is_that_could_not_be_stored(bench: Bench, tmp_path: Path) -> None:
-    run = bench.planned(held(tmp_path / "gate"))
-    runs.confirm(factories.member(), run)
-    applying = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the second resource is in the making")
+    run, applying = bench.applying(held(tmp_path / "gate"))
     (name,) = bench.workdirs()
     left = bench.home / "work" / name / "config" / "errored.tfstate"
     left.write_text('{"version": 4, "serial"')  # as a full disk leaves it
@@ -124,8 +121,7 @@ def test_a_cancel_at_the_last_moment_of_the_plan_does_not_wait_for_the_apply(
 
 
 def test_a_cancel_that_comes_after_the_apply_leaves_it_applied(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = bench.planned(ONE)
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(ONE)
     real = follow.run_step
 
     def finish_then_cancel(work: Work, arguments: list[str]) -> follow.Outcome:

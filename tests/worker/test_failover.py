@@ -15,9 +15,7 @@ from sqlalchemy.exc import OperationalError
 import config
 from extensions import db
 from policy.lifecycle import RunStatus
-from services import runs
 from services.storage import logs
-from tests import factories
 from tests.support import lab, postgres
 from tests.support.aws import Aws
 from tests.worker.configurations import held
@@ -63,10 +61,7 @@ def test_a_failover_in_mid_apply_delays_the_log_and_nothing_else(
     bench: Bench, address: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     gate = tmp_path / "gate"
-    run = bench.planned(held(gate))
-    runs.confirm(factories.member(), run)
-    phase = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply is under way")
+    run, phase = bench.applying(held(gate))
     db.session.remove()
     with standby(address):
         lab.until(lambda: "the database is away: ReadOnlySqlTransaction" in caplog.text, "the worker notices")

@@ -13,7 +13,6 @@ from sqlalchemy import select
 from extensions import db
 from models import LogChunk, Phase, StateVersion
 from policy.lifecycle import RunStatus
-from services import runs
 from services.execution import disk
 from services.execution.disk import SAID, DiskWatch
 from services.storage import logs
@@ -60,8 +59,7 @@ def test_the_log_says_so_once_and_the_run_ends_as_terraform_ends(
     bench: Bench, small_disk: Path, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    run = bench.planned(filling(gate))
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(filling(gate))
     apply = run.apply
     beside = bench.start(apply)
     lab.until(lambda: said(apply), "the log says that the disk is full")
@@ -119,8 +117,7 @@ def test_an_apply_has_room_for_its_state_on_a_full_disk(
     fill = f"dd if=/dev/zero of={filler} bs=1024 2>/dev/null; sleep 1"
     large = "x" * 9000  # more than the page that an empty file may have anyway
     provisioner = f'provisioner "local-exec" {{\n    command = {hcl(fill)}\n  }}'
-    run = bench.planned(f'resource "terraform_data" "one" {{\n  input = "{large}"\n  {provisioner}\n}}\n')
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(f'resource "terraform_data" "one" {{\n  input = "{large}"\n  {provisioner}\n}}\n')
     assert bench.work(run.apply) is RunStatus.APPLIED, run.error
     assert said(run.apply) == ["error"]
     [state] = db.session.query(StateVersion)

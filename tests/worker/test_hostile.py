@@ -131,8 +131,7 @@ def hostile(wanted: dict[str, str], home: Path) -> str:
 def got(bench: Bench, victim: int, outside: Path) -> tuple[set[str], set[str]]:
     """What it got, and what it tried to get."""
     wanted = tries(bench.home, victim, outside)
-    run = bench.planned(hostile(wanted, bench.home))
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(hostile(wanted, bench.home))
     bench.work(run.apply)
     log = lab.log_of(run.apply)
     assert "(local-exec): tried" in log, log

@@ -36,12 +36,6 @@ pytestmark = pytest.mark.terraform
 Horse = Callable[[Phase], int]
 
 
-def confirmed(bench: Bench, configuration: str) -> Run:
-    run = bench.planned(configuration)
-    runs.confirm(factories.member(), run)
-    return run
-
-
 def workdir(bench: Bench) -> Path:
     (name,) = bench.workdirs()
     return bench.home / "work" / name
@@ -101,7 +95,7 @@ def test_a_database_from_before_the_end_starts_no_apply_a_second_time(
 
 def test_what_a_failed_ending_leaves_is_found_by_the_next_worker(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without its directory the phase would look as if it had never begun."""
-    run = confirmed(bench, ONE)
+    run = bench.confirmed(ONE)
 
     def fail(*_: object) -> None:
         raise RuntimeError
@@ -118,7 +112,7 @@ def test_what_a_failed_ending_leaves_is_found_by_the_next_worker(bench: Bench, m
 
 
 def test_after_a_restart_of_the_machine_the_run_says_so(bench: Bench, horse: Horse, tmp_path: Path) -> None:
-    run = confirmed(bench, held(tmp_path / "gate"))
+    run = bench.confirmed(held(tmp_path / "gate"))
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     kill(pid)
@@ -132,7 +126,7 @@ def test_after_a_restart_of_the_machine_the_run_says_so(bench: Bench, horse: Hor
 
 def test_an_errored_state_is_picked_up(bench: Bench, horse: Horse, tmp_path: Path) -> None:
     """What terraform could not write to its place is newer than what is there."""
-    run = confirmed(bench, held(tmp_path / "gate"))
+    run = bench.confirmed(held(tmp_path / "gate"))
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     kill(pid)
@@ -152,7 +146,7 @@ def test_terraform_is_followed_to_its_end_though_its_variables_cannot_be_read(
 ) -> None:
     """What has to be hidden was left beside the child. Where that cannot be read either, nothing is shown."""
     gate = tmp_path / "gate"
-    run = confirmed(bench, held(gate))
+    run = bench.confirmed(held(gate))
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     kill(pid)
@@ -183,7 +177,7 @@ def elsewhere(run: Run) -> None:
 
 def test_a_machine_that_is_gone_is_given_up_by_an_owner(bench: Bench, horse: Horse, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    run = confirmed(bench, held(gate))
+    run = bench.confirmed(held(gate))
     waiting = bench.run(ONE)
     pid = horse(run.apply)
     lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
@@ -226,7 +220,7 @@ def leftover(bench: Bench, run: Run) -> Path:
 
 
 def test_a_directory_that_was_not_removed_is_removed_later(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = confirmed(bench, TWO)
+    run = bench.confirmed(TWO)
     with monkeypatch.context() as patch:
         patch.setattr(ending, "clear", lambda work: None)
         assert bench.work(run.apply) is RunStatus.APPLIED
@@ -239,7 +233,7 @@ def test_a_directory_that_was_not_removed_is_removed_later(bench: Bench, monkeyp
 
 
 def test_a_directory_with_a_state_that_was_overtaken_stays(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    run = confirmed(bench, TWO)
+    run = bench.confirmed(TWO)
     with monkeypatch.context() as patch:
         patch.setattr(ending, "clear", lambda work: None)
         assert bench.work(run.apply) is RunStatus.APPLIED
@@ -274,7 +268,7 @@ def test_an_idle_worker_packs_finished_logs(bench: Bench) -> None:
 
 
 def test_a_worker_elsewhere_starts_the_clock_of_a_phase_that_was_let_go(bench: Bench) -> None:
-    run = confirmed(bench, TWO)
+    run = bench.confirmed(TWO)
     values = {"worker": "gone-abc123:7", "heartbeat_at": None, "status": PhaseStatus.RUNNING, "queued_at": clock.now()}
     db.session.execute(update(Phase).where(Phase.id == run.apply.id).values(**values))
     db.session.execute(update(Run).where(Run.id == run.id).values(status=RunStatus.APPLYING))

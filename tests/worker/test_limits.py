@@ -72,10 +72,7 @@ def test_an_apply_never_goes_beyond_its_session(bench: Bench, tmp_path: Path, mo
 def test_an_apply_that_a_limit_ends_says_where_a_state_is_that_could_not_be_stored(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = bench.planned(held(tmp_path / "gate"))
-    runs.confirm(factories.member(), run)
-    applying = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the second resource is in the making")
+    run, applying = bench.applying(held(tmp_path / "gate"))
     (name,) = bench.workdirs()
     where = bench.home / "work" / name
     (where / "config" / "errored.tfstate").write_text('{"version": 4, "serial"')  # as a full disk leaves it

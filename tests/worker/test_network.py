@@ -11,10 +11,8 @@ from contextlib import ExitStack
 import pytest
 
 from policy.lifecycle import RunStatus
-from services import runs
 from services.execution import network, network_rules
 from services.execution.network import Enclosure
-from tests import factories
 from tests.support import lab, printed
 from tests.support.enclosure import enclosed
 from tests.worker.conftest import Bench
@@ -44,8 +42,9 @@ def reached(bench: Bench, monkeypatch: pytest.MonkeyPatch, ports: Ports, *more: 
     bench.settings(monkeypatch, port=ports[0])
     addresses = [f"127.0.0.1 {port}" for port in ports] + list(more)
     lines = json.dumps("\n".join(f'/usr/bin/python3 -c "{TRY}" {address}' for address in addresses))
-    run = bench.planned(f'resource "terraform_data" "it" {{\n  provisioner "local-exec" {{ command = {lines} }}\n}}\n')
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(
+        f'resource "terraform_data" "it" {{\n  provisioner "local-exec" {{ command = {lines} }}\n}}\n'
+    )
     assert bench.work(run.apply) is RunStatus.APPLIED, lab.log_of(run.apply)
     found = printed.lines(lab.log_of(run.apply), SAID)
     return {f"{match['host']} {match['port']}": match["ending"] for _, match in found}

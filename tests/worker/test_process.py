@@ -16,8 +16,7 @@ from extensions import db
 from models import StateVersion
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import queue, runs
-from tests import factories
+from services import queue
 from tests.support import lab
 from tests.worker.configurations import ONE, held
 from tests.worker.conftest import Bench
@@ -90,8 +89,7 @@ def test_a_gated_run_through_a_real_worker(bench: Bench, tmp_path: Path) -> None
 
 def test_a_lost_queue_is_made_again_and_a_stop_waits_for_the_apply(bench: Bench, tmp_path: Path) -> None:
     output, gate = tmp_path / "worker.log", tmp_path / "gate"
-    run = bench.planned(held(gate))
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(held(gate))
     queue.connection().flushall()
     with worker(bench, output) as process:
         lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the phase is picked up and runs")

@@ -11,7 +11,7 @@ import pytest
 from extensions import db
 from models import StateSource
 from policy.lifecycle import RunStatus
-from services import runs, states
+from services import states
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import held
@@ -22,8 +22,7 @@ pytestmark = pytest.mark.terraform
 
 def test_it_stays_in_the_working_directory_and_the_page_says_where(bench: Bench, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    run = bench.planned(held(gate))
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(held(gate))
     applying = bench.start(run.apply)
     lab.until(lambda: states.latest(bench.environment.id), "the state of the first resource")
     # Nothing but a fault or a hand in the database saves a state beside a run that holds the environment.

@@ -51,8 +51,7 @@ def test_one_version_for_each_apply(bench: Bench) -> None:
 
 def test_a_version_grows_while_the_apply_runs(bench: Bench, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    run = bench.planned(held(gate))
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(held(gate))
     applying = bench.start(run.apply)
     early = lab.until(lambda: [(v.number, v.serial, v.resources, v.blob_id) for v in versions()], "a first version")
     assert lab.status(run) is RunStatus.APPLYING
@@ -76,8 +75,7 @@ def test_a_state_that_an_older_version_has_as_well_becomes_the_current_one(bench
     name = bench.environment.name
     state_writes.upload(factories.member(), bench.environment, first, force=True, typed_name=name)
     gate.unlink()
-    run = bench.planned(some(gate, 0))
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(some(gate, 0))
     applying = bench.start(run.apply)
     lab.until(lambda: [version.resources for version in versions()] == [3, 1, 3, 2], "the state amid the destroy")
     gate.touch()

@@ -86,10 +86,7 @@ FATES = [["fails"], ["unanswered"], ["fails", "fails", "unanswered"]]
 def test_a_cancel_is_said_once_and_the_output_goes_on_behind_it(
     bench: Bench, commits: Commits, tmp_path: Path, fates: list[str]
 ) -> None:
-    run = bench.planned(held(tmp_path / "gate"))
-    runs.confirm(factories.member(), run)
-    phase = bench.start(run.apply)
-    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply is under way")
+    run, phase = bench.applying(held(tmp_path / "gate"))
     commits.line, commits.fates = CANCELED, list(fates)
     runs.cancel(factories.member("bob"), run)
     phase.result()
@@ -105,10 +102,7 @@ def test_a_full_disk_is_said_once_within_output_that_goes_on(
     bench: Bench, commits: Commits, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fates: list[str]
 ) -> None:
     gate = tmp_path / "gate"
-    run = bench.planned(talking(gate))
-    runs.confirm(factories.member(), run)
-    phase = bench.start(run.apply)
-    lab.until(lambda: "(local-exec): 1." in lab.log_of(run.apply), "the apply is under way")
+    run, phase = bench.applying(talking(gate), "(local-exec): 1.")
     commits.line, commits.fates = SAID, list(fates)
     monkeypatch.setattr(disk, "free", lambda folder: 0)
     lab.until(lambda: SAID in lab.log_of(run.apply), "it is said")

@@ -13,10 +13,8 @@ from typing import Any
 import pytest
 
 from policy.lifecycle import RunStatus
-from services import runs
 from services.execution import steps, terraform
 from services.execution.workdir import Workdir
-from tests import factories
 from tests.support import lab
 from tests.worker.configurations import ONE, TWO
 from tests.worker.conftest import Bench
@@ -124,8 +122,7 @@ def test_a_step_that_cannot_be_started_for_a_full_disk_is_said(
 
 
 def test_a_disk_that_is_full_before_the_apply_is_said(bench: Bench, small_disk: Path) -> None:
-    run = bench.planned(ONE)
-    runs.confirm(factories.member(), run)
+    run = bench.confirmed(ONE)
     fill(small_disk)
     assert bench.work(run.apply) is RunStatus.ERRORED
     assert "No space left on device" in run.error and run.error_code == "workdir"
