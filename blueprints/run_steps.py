@@ -109,7 +109,8 @@ def _phase(run: Run, phase: Phase, name: str) -> Step:
         note = Markup("Running for {}").format(_since(phase.started_at)) if phase.started_at else "Starting"
         return Step("running", "loader-circle", name, note, href)
     if run.status is _QUEUED[phase.kind]:
-        return Step("waiting", "circle-dashed", name, "Waiting for a worker", href)
+        locked = run.environment.locked_by_id is not None
+        return Step("waiting", "circle-dashed", name, f"Waiting for {'the unlocking' if locked else 'a worker'}", href)
     lasted = length(phase)
     if phase.status in _ENDED:
         vanished = run.status is S.INTERRUPTED and phase.status is PhaseStatus.FAILED

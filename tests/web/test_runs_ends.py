@@ -188,15 +188,16 @@ def test_a_queued_run_says_that_somebody_locked_by_hand(app: Flask, alice: Clien
     words = "network is locked by bob: incident, hands off. The apply starts when it is unlocked."
     with app.app_context():
         environments.lock(factories.member("bob"), factories.environment(), "incident, hands off")
-    assert words in poll(alice, world, seen)[1]
+    assert words in (news := poll(alice, world, seen)[1]) and "Waiting for the unlocking" in news
     page = show(alice, world)
-    assert words in page and "No worker is running." not in page
+    assert words in page and "Waiting for the unlocking" in page
+    assert "No worker is running." not in page and "Waiting for a worker" not in page
     seen = first(alice, world)
     with app.app_context():
         here = factories.environment()
         environments.unlock(factories.member("bob"), here, str(here.lock_mark))
     page = poll(alice, world, seen)[1]
-    assert "No worker is running." in page and "is locked by" not in page
+    assert "No worker is running." in page and "Waiting for a worker" in page and "is locked by" not in page
 
 
 @pytest.mark.parametrize(
