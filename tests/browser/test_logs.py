@@ -199,7 +199,7 @@ def test_a_hidden_tab_asks_seldom_and_catches_up_at_once(visit: Visit) -> None:
     assert page.evaluate("performance.now()") - begun > 8_000
     assert len(asked) == 1
     # An answer that is still on its way is the one that the tab catches up with.
-    page.wait_for_function("!document.getElementById('poll').classList.contains('htmx-request')")
+    expect(page.locator("#poll")).not_to_have_class(re.compile("htmx-request"))
     with page.expect_request(re.compile("/status\\?"), timeout=2_000):
         _hide(page, False)
 
