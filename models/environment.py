@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -18,8 +19,9 @@ class Environment(Base):
     """``active_run_id`` is the one run that holds the environment; it changes by compare-and-set only.
 
     The counters give runs and configuration versions their numbers inside the environment. ``locked_*`` is the lock
-    that a person set by hand, ``state_lock_*`` the one that somebody's terraform took through the http backend:
-    ``state_lock_id`` and ``state_lock_info`` are what terraform sent (its LockInfo: Operation, Who, Created …).
+    that a person set by hand, or Lockstep where ``locked_by`` is nobody; there is one while ``locked_at`` is set.
+    ``state_lock_*`` is the one that somebody's terraform took through the http backend: ``state_lock_id`` and
+    ``state_lock_info`` are what terraform sent (its LockInfo: Operation, Who, Created …).
     """
 
     __tablename__ = "environment"
@@ -56,6 +58,16 @@ class Environment(Base):
     settings_saved_by: Mapped[User | None] = relationship(foreign_keys=settings_saved_by_id)
 
     @property
+    def locker(self) -> str | None:
+        """The name of who locked it, by hand or by itself; None when it is not locked."""
+        if self.locked_at is None:
+            return None
+        return self.locked_by.name if self.locked_by is not None else "Lockstep"
+
+    @property
     def lock_mark(self) -> str | None:
-        """Tells the lock that a person set by hand from any other: who did, and when. None when there is none."""
-        return f"{self.locked_by.name} {self.locked_at}" if self.locked_by else None
+        """Tells this lock from any other: who set it, when and why, as a digest. None when there is none."""
+        if self.locked_at is None:
+            return None
+        told = f"{self.locker} {self.locked_at} {self.lock_reason}"
+        return hashlib.blake2s(told.encode(errors="surrogatepass"), digest_size=12).hexdigest()

@@ -15,12 +15,12 @@ from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy import run_errors
 from policy.lifecycle import Event
-from services import audit, clock, runs, states
+from services import audit, clock, holds, run_pages, runs, states
 from services.compare_and_set import won
 from services.errors import Conflict
 from services.execution import host, interruption, prepared
 from services.execution.follow import Outcome
-from services.execution.keeping import keep_identity, unkept
+from services.execution.keeping import keep_identity, settled, unkept
 from services.execution.lease import Superseded
 from services.execution.steady import steadily
 from services.execution.work import PhaseFailed, Work
@@ -60,6 +60,8 @@ def finish(
             raise Superseded
         logs.say(work.phase_id, said)
         runs.transition(run, event, **values)
+        if run.error_code == run_errors.STATE_UNKEPT:
+            holds.lock_for_state(run)
         details = {"phase": work.kind.value, "plan": run.plan_digest, **_state(run)}
         audit.record(f"run.{run.status.value}", None, run=run, **details)
         db.session.commit()
@@ -89,6 +91,8 @@ def _fail(phase_id: int, failed: PhaseFailed, code: str, sentence: str) -> int |
     logs.say(phase_id, sentence, tone="error")
     try:
         runs.transition(run, Event.FAIL, error=sentence[:1000], error_code=code)
+        if code == run_errors.STATE_UNKEPT:
+            holds.lock_for_state(run)
     except Conflict:
         db.session.rollback()
         return None
@@ -174,6 +178,8 @@ def _interrupt(phase_id: int, facts: dict[str, Any]) -> None:
         db.session.refresh(run)
         logs.say(phase_id, sentence, tone="error")
         runs.transition(run, Event.VANISH, error=sentence[:1000], error_code="vanished", interruption=facts)
+        if facts["unkept"]:
+            holds.lock_for_state(run)
         audit.record("run.interrupted", None, run=run, phase=phase.kind.value, step=facts["step"], **_state(run))
         environment_id = run.environment_id
         db.session.commit()
@@ -194,6 +200,7 @@ def clear(work: Work) -> None:
     if said := unkept(work):
         log.error("run %s: %s", work.run_id, said)
         return
+    settle(work)
     over = steadily(lambda: work.run.status).final
     db.session.rollback()  # removing can take a while
     try:
@@ -207,6 +214,33 @@ def clear(work: Work) -> None:
     except Exception as error:
         log.warning("run %s: AWS's name for its credentials is not kept: %s", work.run_id, type(error).__name__)
     work.credentials = None
+
+
+def settle(work: Work) -> None:
+    """Nothing in the working directory is stored nowhere else any more: where the run's page said so, it says this, and
+    the lock for that state's sake comes off. Commits.
+    """
+
+    def _bookkeeping() -> bool:
+        run = db.session.get_one(Run, work.run_id, populate_existing=True)
+        facts = run.interruption
+        if run.error_code != run_errors.STATE_UNKEPT and not (facts and facts["unkept"]):
+            db.session.rollback()
+            return False
+        db.session.refresh(run, with_for_update={"of": Run})
+        if facts:
+            state = run_pages.state_of(run)
+            run.interruption = facts | {"unkept": "", "serial": state.serial if state else None}
+            run.error = interruption.sentence(work.kind, run.interruption)
+        else:
+            run.error, run.error_code = settled(work, run.error), ""
+        unlocked = holds.unlock_for_state(run)
+        db.session.commit()
+        return unlocked
+
+    if steadily(_bookkeeping):
+        steadily(lambda: runs.start_queued(work.environment_id))
+        steadily(lambda: runs.start_pending(work.environment_id))
 
 
 def _state(run: Run) -> dict[str, Any]:

@@ -121,8 +121,8 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
 
 
 def _take(phase_id: int) -> Work | None:
-    """Take the phase by compare-and-set; None when it is no longer queued, its gate has closed, or somebody
-    locked the environment by hand.
+    """Take the phase by compare-and-set; None when it is no longer queued, its gate has closed, or the
+    environment is locked.
     """
     with archive_child.Reader() as reader:  # it loads meanwhile
         return _taken(phase_id, reader)
@@ -137,7 +137,7 @@ def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
     run = phase.run
     # The environment, too: who locks it by hand at this moment comes before, or finds a phase that runs.
     db.session.refresh(run.environment, with_for_update={"of": Environment, "key_share": True})
-    locked = run.environment.locked_by_id is not None
+    locked = run.environment.locked_at is not None
     credentials: TemporaryCredentials | None = None
     if phase.authenticated_at is not None:
         credentials = _credentials(phase, handoff.look if locked else handoff.take)

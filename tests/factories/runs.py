@@ -41,6 +41,11 @@ def environment(name: str = "network", of: str = "acme", **columns: Any) -> Envi
     return found
 
 
+def lock(reason: str, by: str = "bob", name: str = "network") -> Environment:
+    """The environment of this name, locked by this person's hand."""
+    return environment(name, locked_by_id=person(by).id, locked_at=clock.now(), lock_reason=reason)
+
+
 def configuration(of: Environment, content: bytes = b"not read by these tests") -> ConfigurationVersion:
     """The next configuration version of an environment. ``content`` stands where the archive would."""
     of.configuration_counter += 1

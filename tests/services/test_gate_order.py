@@ -56,7 +56,7 @@ def attempt(run: Run) -> MfaAttempt:
 
 def test_whoever_may_not_write_is_stopped_first(run: Run) -> None:
     factories.grant(run.environment, "bob", Access.READ)
-    run.environment.locked_by_id = run.created_by_id
+    factories.lock("Freeze")
     run.status = RunStatus.PENDING
     db.session.commit()
     with pytest.raises(Forbidden, match=r"cannot authenticate"):
@@ -67,7 +67,7 @@ def test_whoever_may_not_write_is_stopped_first(run: Run) -> None:
 def test_only_a_waiting_run_takes_a_code(run: Run, aws: Aws) -> None:
     for status in [status for status in RunStatus if status.awaited_phase is None]:
         run.status = status
-        run.environment.locked_by_id = run.created_by_id
+        factories.lock("Freeze")
         db.session.commit()
         with pytest.raises(Conflict, match=rf"it is {status.words.lower()}. Nothing was sent to AWS"):
             lab.authenticate(run, aws.code())

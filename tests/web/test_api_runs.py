@@ -100,7 +100,7 @@ def test_without_a_configuration_nothing_is_queued(app: Flask, world: World) -> 
 
 def test_a_manual_lock_makes_it_wait_as_on_the_page(app: Flask, al: Terminal) -> None:
     with app.app_context():
-        factories.environment(locked_by_id=factories.person("bob").id, lock_reason="Freeze")
+        factories.lock("Freeze")
     told = json.loads(al.send("POST", path=PATH).text)
     assert (told["status"], told["waits_for"]) == ("pending", "bob, who locked it by hand: Freeze")
     with app.app_context():
@@ -111,7 +111,7 @@ def test_one_that_is_queued_waits_for_a_manual_lock_too(app: Flask, al: Terminal
     told = json.loads(al.send("POST", path=PATH).text)
     assert (told["status"], told["waits_for"]) == ("plan_queued", "a worker")
     with app.app_context():
-        factories.environment(locked_by_id=factories.person("bob").id, lock_reason="Freeze")
+        factories.lock("Freeze")
     told = json.loads(al.send("GET", path=f"{PATH}/1").text)
     assert (told["status"], told["waits_for"]) == ("plan_queued", "bob, who locked it by hand: Freeze")
 

@@ -76,7 +76,8 @@ def test_no_log_makes_an_element(pieces: list[str]) -> None:
 def test_no_name_message_output_or_line_makes_an_element(app: Flask, alice: Client, world: World, hostile: str) -> None:
     word = "".join(char for char in hostile if char.isprintable())[:190]
     with app.app_context():
-        network = factories.environment(description=word, lock_reason=word, locked_by_id=factories.person("bob").id)
+        factories.environment(description=word)
+        network = factories.lock(word)
         version = factories.configuration(network)
         version.filename, version.message, version.directories = word, word, word
         run = story(network, RunStatus.APPLIED, message=word, error=plain(hostile), terraform_directory=word)

@@ -36,7 +36,7 @@ def test_environments_with_their_latest_runs(app: Flask, bob: Client, world: Wor
         network = factories.environment(description="VPC, subnets")
         factories.run(network, RunStatus.APPLIED, message="Older")
         factories.run(network, RunStatus.AWAITING_APPLY_AUTHENTICATION, message="<Newer>")
-        factories.environment("staging", locked_by_id=factories.person("alice").id, lock_reason="Freeze")
+        factories.lock("Freeze", "alice", "staging")
     page = bob.get(world.home).get_data(as_text=True)
     assert "You have access to 2 environments; 1 has a run that waits for a person." in page
     assert "#2 &lt;Newer&gt;" in page and "Older" not in page

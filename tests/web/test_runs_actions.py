@@ -220,7 +220,7 @@ def test_a_code_for_a_run_that_moved_on(app: Flask, alice: Client, world: World,
 def test_a_locked_environment_sends_nothing(app: Flask, alice: Client, world: World, aws_accepts: list[str]) -> None:
     tell(app, S.AWAITING_APPLY_AUTHENTICATION)
     with app.app_context():
-        factories.environment(locked_by_id=factories.person("bob").id, lock_reason="audit")
+        factories.lock("audit")
     assert act(alice, world, "authenticate", {"token": CODE}).status_code == 409
     assert aws_accepts == []
 

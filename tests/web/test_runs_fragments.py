@@ -124,12 +124,12 @@ def test_the_gate_follows_lock_variables_level_and_cancel(app: Flask, alice: Cli
     tell(app, S.AWAITING_APPLY_AUTHENTICATION)
     seen = first(alice, world)
     with app.app_context():
-        factories.environment(locked_by_id=factories.person("bob").id, lock_reason="audit")
+        factories.lock("audit")
     page = poll(alice, world, seen)[1]
     assert 'id="gate"' in page and "locked by bob" in page
     assert poll(alice, world, keys(page))[0] == 204
     with app.app_context():
-        factories.environment(locked_by_id=None, mfa_level=MfaLevel.PLANS_AND_APPLIES)
+        factories.environment(locked_by_id=None, locked_at=None, mfa_level=MfaLevel.PLANS_AND_APPLIES)
     assert 'id="token"' in poll(alice, world, keys(page))[1]
 
 
