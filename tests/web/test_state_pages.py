@@ -228,7 +228,7 @@ def test_lockstep_s_lock_lets_the_missing_state_in(app: Flask, alice: Client, wo
         page = text(alice.get(f"{world.path}{where}"))
         assert "ocked by Lockstep" in page and why in page, where
     settings = text(alice.get(f"{world.path}/settings"))
-    assert "Upload it as it is, and Lockstep unlocks by itself." in settings
+    assert "upload it as it is, and Lockstep unlocks by itself." in settings
     assert "Is that state saved?" in settings and "asked to wait" not in settings
     assert upload(alice, world, content(9, "a", "b")).status_code == 303
     assert [row[1] for row in stored(app)] == [3, 9]
