@@ -23,17 +23,13 @@ from services.execution.follow import Outcome
 from services.execution.keeping import keep_identity, settled, unkept
 from services.execution.lease import Superseded
 from services.execution.steady import steadily
-from services.execution.work import PhaseFailed, Work
+from services.execution.work import CancelCame, PhaseFailed, Work
 from services.storage import logs
 
 log = logging.getLogger(__name__)
 
 #: A phase that ends before AWS said whose credentials it had waits this many seconds, with everything else done.
 IDENTITY_SECONDS = 5
-
-
-class CancelCame(Exception):
-    """Somebody asked to cancel the run before its plan was finished; nothing was written down."""
 
 
 def finish(
@@ -47,7 +43,7 @@ def finish(
     """The run moves on by ``event``, the phase is ended, the log says so; then the next run may start.
 
     ``values`` are further columns of the run. Raises :class:`Superseded` when another worker has the phase, and
-    :class:`CancelCame` for a plan: left standing, the cancel would stop the apply that somebody agrees to later.
+    :class:`work.CancelCame` for a plan: left standing, the cancel would stop the apply that somebody agrees to later.
     """
 
     def _bookkeeping() -> None:
@@ -128,7 +124,7 @@ def close_gate(phase: Phase, event: Event, why: str) -> None:
 
 
 def never_began(phase_id: int, why: str) -> None:
-    """The credentials of a gated phase are lost, and its command was not started: it waits for a code again. Commits.
+    """The command of the phase was not started, and ``why`` it will not be: it waits for a code again. Commits.
 
     It ends where somebody canceled it meanwhile: left standing, the cancel would stop what the next code starts.
     Nothing is done when another worker has the phase by now: with another code it may have been started.
@@ -145,7 +141,7 @@ def never_began(phase_id: int, why: str) -> None:
         close_gate(phase, Event.NEVER_BEGAN, why)
         return
     by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
-    logs.say(phase.id, f"{why} Canceled by {by}; nothing was changed")
+    logs.say(phase.id, f"{why} Canceled by {by}; nothing was changed".strip())
     runs.transition(run, Event.STOPPED, ended_by_id=run.cancel_requested_by_id)
     audit.record(f"run.{run.status.value}", None, run=run, phase=phase.kind.value, plan=run.plan_digest)
     environment_id = run.environment_id

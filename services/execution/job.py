@@ -32,7 +32,7 @@ from services.execution.saved_plan import whole_plan
 from services.execution.steady import AWAY, steadily, tell
 from services.execution.store_wait import StoreWait
 from services.execution.summary import summarize
-from services.execution.work import PhaseFailed, Vanished, Work
+from services.execution.work import CancelCame, PhaseFailed, Vanished, Work
 from services.execution.workdir import WorkdirError
 from services.mfa import handoff
 from services.mfa.credentials import TemporaryCredentials
@@ -96,6 +96,9 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
         except Superseded:
             log.warning("phase %s is no longer this worker's", phase_id)
             work = None
+        except CancelCame:
+            db.session.rollback()
+            steadily(lambda: ending.never_began(phase_id, ""))
         except CredentialsLost:
             db.session.rollback()
             steadily(lambda: ending.never_began(phase_id, _LOST))
@@ -265,7 +268,8 @@ def _introduce(work: Work) -> None:
 def _plan(work: Work) -> None:
     if not work.begun:
         # Before anything that the plan starts could touch it: providers, and programs of the configuration.
-        _waits(work, "The plan has not begun: its lock file waits to be stored.").through(lambda: _keep_lock(work))
+        what = "The plan has not begun: its lock file waits to be stored."
+        _waits(work, what).through(lambda: _keep_lock(work), cancel=True)
         with lease.held(work.phase_id):
             prepared.keep(work)
     outcome = run_step(work, steps.plan_arguments(work))
@@ -276,11 +280,11 @@ def _plan(work: Work) -> None:
         ending.finish(work, Event.FINISH_UNCHANGED, outcome, "No changes: there is nothing to apply", values)
         return
     what = "The plan is done and waits on the worker’s machine to be stored; nothing was applied."
-    values |= _waits(work, what).through(lambda: _keep_plan(work))
-    said = f"Plan finished in {outcome.seconds:.0f} s and saved, SHA-256 {values['plan_digest']}"
     try:
+        values |= _waits(work, what).through(lambda: _keep_plan(work), cancel=True)
+        said = f"Plan finished in {outcome.seconds:.0f} s and saved, SHA-256 {values['plan_digest']}"
         ending.finish(work, Event.FINISH_PLAN, outcome, said, values)
-    except ending.CancelCame:
+    except CancelCame:
         _canceled(work, outcome)
     summarize(work, counted=counts is not None)
 

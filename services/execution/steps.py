@@ -37,7 +37,7 @@ def prepare(phase_id: int, credentials: TemporaryCredentials | None, reader: arc
 
     Everything is read first and the transaction ended: unpacking takes its time. A database or a bucket that is away
     only delays the beginning.
-    Raises :class:`PhaseFailed` with the reason when something cannot be read or used.
+    Raises :class:`PhaseFailed` with the reason when something cannot be read or used, and :class:`work.CancelCame`.
     """
     with held(phase_id):
         return _prepared(phase_id, credentials, reader)
@@ -47,7 +47,7 @@ def _prepared(phase_id: int, credentials: TemporaryCredentials | None, reader: a
     walls = find_walls(current_app.config["LOCKSTEP"].terraform_sandbox, tries=TRIES)  # with no transaction open
     require(walls)
     waits = StoreWait(phase_id, host.worker(), "Nothing was run yet: the run waits for what it begins with.")
-    values, content, work, secrets = waits.through(lambda: _read(phase_id, credentials, walls))
+    values, content, work, secrets = waits.through(lambda: _read(phase_id, credentials, walls), cancel=True)
     _make(work.workdir)
     try:
         work.workdir.mark_held(work.worker)

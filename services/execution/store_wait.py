@@ -9,9 +9,10 @@ from typing import TypeVar
 from sqlalchemy import select
 
 from extensions import db
-from models import Phase
+from models import Phase, Run
 from services.execution.lease import beat, hold
 from services.execution.steady import steadily
+from services.execution.work import CancelCame
 from services.storage import logs
 from services.storage.object_store import StoreAway
 
@@ -33,9 +34,18 @@ class StoreWait:
         self._since = time.monotonic()
         self._places: dict[str, int] = {}
 
-    def through(self, call: Callable[[], T]) -> T:
-        """As :func:`steadily`. Raises :class:`lease.Superseded` once the phase is no longer this worker's."""
-        answer = steadily(call, self._look)
+    def through(self, call: Callable[[], T], *, cancel: bool = False) -> T:
+        """As :func:`steadily`. Raises :class:`lease.Superseded` once the phase is no longer this worker's.
+
+        With ``cancel``, where giving up loses nothing, raises :class:`work.CancelCame` once somebody wants that.
+        """
+
+        def look(away: StoreAway) -> None:
+            self._look(away)
+            if cancel and self._canceled():
+                raise CancelCame
+
+        answer = steadily(call, look)
         steadily(self._over)
         return answer
 
@@ -45,6 +55,12 @@ class StoreWait:
             self._say(f"{self._what} {how}; the run goes on by itself as soon as it does.", "error")
         else:
             beat(self._phase_id, self._worker)
+
+    def _canceled(self) -> bool:
+        of_run = select(Run.cancel_requested_at).join(Phase, Phase.run_id == Run.id)
+        asked = db.session.scalars(of_run.where(Phase.id == self._phase_id)).one()
+        db.session.commit()
+        return asked is not None
 
     def _over(self) -> None:
         if self._places:

@@ -1,4 +1,4 @@
-"""What the steps of one phase share, and the two ways in which one can break off."""
+"""What the steps of one phase share, and the ways in which one can break off."""
 
 from __future__ import annotations
 
@@ -39,6 +39,10 @@ class PhaseFailed(LockstepError):
     def __init__(self, code: str, sentence: str, exit_code: int | None = None, then: str = "") -> None:
         super().__init__(sentence)
         self.code, self.exit_code, self.then = code, exit_code, then
+
+
+class CancelCame(Exception):
+    """Somebody canceled the run while no command of it ran; nothing was written down."""
 
 
 class Vanished(Exception):

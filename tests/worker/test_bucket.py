@@ -16,7 +16,7 @@ from sqlalchemy import select, update
 
 import config
 from extensions import db
-from models import Blob, Environment, LogChunk, Phase, StateVersion
+from models import Blob, Environment, LogChunk, Phase, PhaseStatus, StateVersion
 from policy.lifecycle import LEASE, RunStatus
 from services import clock, configurations, doctor, runs, state_writes, states
 from services.doctor import Status
@@ -242,14 +242,7 @@ def test_a_run_that_cannot_begin_says_what_it_waits_for(bench: Bench, bucket: Bu
 
 @pytest.mark.usefixtures("told_soon")
 def test_a_plan_that_cannot_be_stored_says_so(bench: Bench, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
-    goes_away = [bucket.away]
-
-    def whole(plan: bytes) -> bool:
-        if goes_away:
-            goes_away.pop()()
-        return whole_plan(plan)
-
-    monkeypatch.setattr(job, "whole_plan", whole)
+    goes_away_before_the_plan_is_stored(bucket, monkeypatch)
     run = bench.run(ONE)
     phase = bench.start(run.plan)
     lab.until(lambda: SOON in lab.log_of(run.plan), "the log says so")
@@ -258,6 +251,41 @@ def test_a_plan_that_cannot_be_stored_says_so(bench: Bench, bucket: Bucket, monk
     assert lab.status(run) is RunStatus.AWAITING_CONFIRMATION, run.error
     what = "The plan is done and waits on the worker’s machine to be stored; nothing was applied."
     assert f"{what} {AWAY}{SOON}{AGAIN}Plan finished in" in own(run.plan)
+
+
+def goes_away_before_the_plan_is_stored(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    goes_away = [bucket.away]
+
+    def whole(plan: bytes) -> bool:
+        if goes_away:
+            goes_away.pop()()
+        return whole_plan(plan)
+
+    monkeypatch.setattr(job, "whole_plan", whole)
+
+
+@pytest.mark.usefixtures("told_soon")
+@pytest.mark.parametrize("kind", ["plan", "apply", "plan to be stored"])
+def test_a_cancel_does_not_wait_for_the_bucket(
+    bench: Bench, bucket: Bucket, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    run = bench.confirmed(ONE) if kind == "apply" else bench.run(ONE)
+    phase = run.apply if kind == "apply" else run.plan
+    if kind == "plan to be stored":
+        goes_away_before_the_plan_is_stored(bucket, monkeypatch)
+    else:
+        bucket.away()
+    working = bench.start(phase)
+    lab.until(lambda: SOON in lab.log_of(phase), "the log says so")
+    runs.cancel(factories.member("bob"), run)
+    working.result()
+    assert lab.status(run) is RunStatus.CANCELED
+    db.session.refresh(run)
+    assert (anew(phase).status, run.ended_by.name, run.error) == (PhaseStatus.CANCELED, "bob", "")  # type: ignore[union-attr]
+    assert (phase.started_at is None) is (kind != "plan to be stored")
+    assert own(phase).endswith(f"{AWAY}{SOON}Canceled by bob; nothing was changed\n")
+    assert bench.environment.active_run_id is None
+    assert bench.workdirs() == []
 
 
 @pytest.mark.usefixtures("told_soon")
