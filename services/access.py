@@ -72,6 +72,14 @@ def authority(membership: Membership, environment: Environment) -> Authority:
     return Authority(membership, environment, _RANKS.get(found))
 
 
+def may(user: User, permission: Permission, environment: Environment) -> bool:
+    """Whether somebody may do ``permission`` in an environment, whether or not they are a member, as it is now."""
+    mine = Membership.organization_id == environment.organization_id, Membership.user_id == user.id
+    query = select(Membership.role, rank(literal(user.id), literal(environment.id))).where(*mine)
+    found = db.session.execute(query).one_or_none()
+    return found is not None and allows(found[0], _RANKS.get(found[1]), permission)
+
+
 def require(
     membership: Membership, permission: Permission, sentence: str, environment: Environment | None = None
 ) -> None:

@@ -134,7 +134,8 @@ def _take_out(membership: Membership, actor: User, action: str) -> None:
 
     Their access, their places in teams, their personal variables and the links they made go; their sessions end, and
     their tokens where they belong to no other organization. Runs of theirs that are pending are canceled: they would
-    begin by themselves. Those that wait for a person keep waiting: others may go on.
+    begin by themselves. What they queued ends when a worker would take it (services/execution/taking.py). Runs that
+    wait for a person keep waiting: others may go on.
     """
     keep_an_owner(membership, None)
     user, organization = membership.user, membership.organization

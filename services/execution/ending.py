@@ -24,6 +24,7 @@ from services.execution.keeping import keep_identity, settled, unkept
 from services.execution.lease import Superseded
 from services.execution.steady import steadily
 from services.execution.work import CancelCame, PhaseFailed, Work
+from services.mfa import handoff
 from services.storage import logs
 
 log = logging.getLogger(__name__)
@@ -146,6 +147,24 @@ def never_began(phase_id: int, why: str) -> None:
     audit.record(f"run.{run.status.value}", None, run=run, phase=phase.kind.value, plan=run.plan_digest)
     environment_id = run.environment_id
     db.session.commit()
+    runs.start_pending(environment_id)
+
+
+def bar(phase: Phase) -> None:
+    """Who queued the phase may not apply there any more: the run ends before anything of it begins. Commits."""
+    run, who = phase.run, phase.actor.name if phase.actor else "Somebody"
+    why = f"{who} may not apply here any more, so the {phase.kind} that they had queued was not started."
+    try:
+        runs.transition(run, Event.CANCEL, error=f"{why} Queue a new plan.", error_code="access_ended")
+    except Conflict:
+        db.session.rollback()
+        return
+    db.session.execute(update(Phase).where(Phase.id == phase.id).values(status=PhaseStatus.CANCELED))
+    logs.say(phase.id, why, tone="bad")
+    audit.record("run.cancel", None, run=run, reason=why)
+    environment_id, phase_id = run.environment_id, phase.id
+    db.session.commit()
+    handoff.drop(phase_id)
     runs.start_pending(environment_id)
 
 

@@ -6,22 +6,17 @@ import hashlib
 import logging
 from collections.abc import Callable
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any, NoReturn
 
 from flask import current_app
-from redis.exceptions import RedisError
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import update
 
 from extensions import db
-from models import Environment, Phase, PhaseStatus, Run
-from policy import mfa, plan_summary, run_errors
-from policy.lifecycle import LEASE, CancelReason, Event
+from models import PhaseStatus, Run
+from policy import plan_summary, run_errors
+from policy.lifecycle import CancelReason, Event
 from policy.mfa import PhaseKind
-from services import archive_child, audit, clock, runs
-from services.compare_and_set import won
-from services.errors import Conflict
-from services.execution import ending, lease, prepared, steps, stopping
+from services.execution import ending, lease, prepared, steps, stopping, taking
 from services.execution.backend_blocks import own_backend
 from services.execution.follow import CredentialsLost, Outcome, run_step
 from services.execution.inside import NotAFile
@@ -34,8 +29,6 @@ from services.execution.store_wait import StoreWait
 from services.execution.summary import summarize
 from services.execution.work import CancelCame, PhaseFailed, Vanished, Work
 from services.execution.workdir import WorkdirError
-from services.mfa import handoff
-from services.mfa.credentials import TemporaryCredentials
 from services.storage import blobs, key_check, logs
 from services.storage.sqlite import read_only
 
@@ -55,7 +48,7 @@ def run_phase(phase_id: int) -> None:
     RQ may call this twice for one phase (a job enqueued again after a lost answer): the compare-and-set of taking it
     lets exactly one of them through.
     """
-    _execute(phase_id, _take)
+    _execute(phase_id, taking.take)
 
 
 def adopt_phase(phase_id: int) -> None:
@@ -64,7 +57,7 @@ def adopt_phase(phase_id: int) -> None:
     A terraform that still runs is followed again, one that has ended is wound up from its files. No step is started
     a second time.
     """
-    _execute(phase_id, _adopt)
+    _execute(phase_id, taking.adopt)
 
 
 def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
@@ -121,105 +114,6 @@ def _execute(phase_id: int, take: Callable[[int], Work | None]) -> None:
             if work is not None:
                 ending.clear(work)
             db.session.remove()
-
-
-def _take(phase_id: int) -> Work | None:
-    """Take the phase by compare-and-set; None when it is no longer queued, its gate has closed, or the
-    environment is locked.
-    """
-    with archive_child.Reader() as reader:  # it loads meanwhile
-        return _taken(phase_id, reader)
-
-
-def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
-    # The run is locked: of two workers the second sees that the first took it, before it reaches for the credentials.
-    phase = steps.of_run(phase_id, lock=True)
-    if phase is None or phase.status is not PhaseStatus.QUEUED:
-        db.session.rollback()
-        return None
-    run = phase.run
-    # The environment, too: who locks it by hand at this moment comes before, or finds a phase that runs.
-    db.session.refresh(run.environment, with_for_update={"of": Environment, "key_share": True})
-    locked = run.environment.locked_at is not None
-    credentials: TemporaryCredentials | None = None
-    if phase.authenticated_at is not None:
-        credentials = _credentials(phase, handoff.look if locked else handoff.take)
-        if credentials is None:
-            return None
-    elif run.level.demands(phase.kind):
-        ending.close_gate(phase, Event.GATE_CLOSED, "The MFA level was raised before the phase began.")
-        return None
-    if locked:  # it stays queued: unlocking hands it to the workers again
-        db.session.rollback()
-        return None
-    try:
-        runs.transition(run, Event.TAKE)
-    except Conflict:
-        db.session.rollback()
-        return None
-    mine = lease.taken()
-    values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **mine}
-    db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
-    audit.record("run.take", None, run=run, phase=phase.kind.value, worker=mine["worker"])
-    db.session.commit()
-    return steps.prepare(phase_id, credentials, reader)
-
-
-def _adopt(phase_id: int) -> Work | None:
-    """Take the lapsed lease, or that of a process which is gone, by compare-and-set; None when another worker has it,
-    or the phase has ended.
-    """
-    # The audit event names the run, and the run comes before its phase: who has it for update is waited for now.
-    of_phase = select(Run.id).join(Phase, Phase.run_id == Run.id).where(Phase.id == phase_id)
-    db.session.execute(of_phase.with_for_update(read=True, key_share=True, of=Run))
-    phase = db.session.get(Phase, phase_id, populate_existing=True)
-    last_sign, lost = (phase.heartbeat_at, phase.worker) if phase is not None else (None, None)
-    lapsed = or_(Phase.heartbeat_at.is_(None), Phase.heartbeat_at < clock.now() - LEASE)
-    if phase is not None and steps.abandoned(phase):
-        lapsed = or_(lapsed, and_(Phase.worker == lost, Phase.heartbeat_at == last_sign))
-    statement = update(Phase).where(Phase.id == phase_id, Phase.status == PhaseStatus.RUNNING, lapsed)
-    mine = lease.taken()
-    if phase is None or not won(statement.values(**mine)):
-        db.session.commit()
-        return None
-    audit.record("run.adopt", None, run=phase.run, phase=phase.kind.value, worker=[lost, mine["worker"]])
-    db.session.commit()
-    db.session.refresh(phase)
-    run = phase.run
-    work = steps.resume(run, phase)
-    if work is not None:
-        work.last_sign = last_sign
-        how = "was lost" if last_sign else "was stopped"
-        work.say(f"The worker {how}; another one goes on from here.")
-        return work
-    if phase.spool_offset:
-        # A database from before the end, put back: terraform had begun, and its directory went when it ended.
-        ending.lose(phase_id, last_sign)
-        return None
-    if phase.authenticated_at is not None:
-        raise CredentialsLost
-    with archive_child.Reader() as reader:
-        return steps.prepare(phase_id, None, reader)
-
-
-def _credentials(phase: Phase, fetch: Callable[[int], TemporaryCredentials | None]) -> TemporaryCredentials | None:
-    """The sealed credentials; when they vanished or run short the run goes back to waiting, and None."""
-    try:
-        credentials = fetch(phase.id)
-    except RedisError:
-        why = "The temporary credentials could not be fetched: Redis does not answer."
-        ending.close_gate(phase, Event.GATE_CLOSED, why)
-        return None
-    if credentials is not None and mfa.usable(credentials.expires_at, clock.now()):
-        return credentials
-    minutes = int(mfa.LEAST_REMAINING / timedelta(minutes=1))
-    why = (
-        "The temporary credentials are gone: they ended, or Redis lost them."
-        if credentials is None
-        else f"The temporary credentials had less than {minutes} minutes left when the {phase.kind} could start."
-    )
-    ending.close_gate(phase, Event.GATE_CLOSED, why)
-    return None
 
 
 def _run(work: Work) -> None:

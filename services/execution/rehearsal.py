@@ -14,14 +14,14 @@ from pathlib import Path
 from weakref import WeakSet
 
 from flask import Flask, current_app
-from sqlalchemy import Engine, StaticPool, create_engine, select, update
+from sqlalchemy import Engine, StaticPool, create_engine, select
 
 from extensions import db
 from models import Blob, ConfigurationVersion, Environment, Organization, Phase, PhaseStatus, Run, User
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import PhaseKind
-from services import audit, clock, runs, states, variables
-from services.execution import ending, follow, lease, steps, stopping
+from services import clock, runs, states, variables
+from services.execution import ending, follow, host, lease, steps, stopping, taking
 from services.execution.redact import HideAll
 from services.execution.work import Work
 from services.execution.workdir import Workdir
@@ -67,14 +67,11 @@ def rehearse() -> bool:
 
 def _play() -> None:
     run = _run()
-    for kind, take, finish in (
-        (PhaseKind.PLAN, Event.TAKE, Event.FINISH_PLAN),
-        (PhaseKind.APPLY, Event.TAKE, Event.FINISH_APPLY),
-    ):
+    for kind, finish in ((PhaseKind.PLAN, Event.FINISH_PLAN), (PhaseKind.APPLY, Event.FINISH_APPLY)):
         phase_id = db.session.scalars(select(Phase.id).where(Phase.run_id == run, Phase.kind == kind)).one()
         db.session.commit()
         db.session.expunge_all()
-        _phase(phase_id, take, finish)
+        _phase(phase_id, finish)
 
 
 def _run() -> int:
@@ -102,17 +99,12 @@ def _run() -> int:
     return made.id
 
 
-def _phase(phase_id: int, take: Event, finish: Event) -> None:
-    """What `job.py`, `steps.py` and `follow.py` ask the database for, in their order."""
+def _phase(phase_id: int, finish: Event) -> None:
+    """What `taking.py`, `job.py`, `steps.py` and `follow.py` ask the database for, in their order."""
     phase = steps.of_run(phase_id, lock=True)
     assert phase is not None  # noqa: S101 (made above)
-    run = phase.run
-    runs.transition(run, take)
-    mine = lease.taken()
-    values = {"status": PhaseStatus.RUNNING, "started_at": clock.now(), "spool_offset": 0, **mine}
-    db.session.execute(update(Phase).where(Phase.id == phase_id).values(**values))
-    audit.record("run.take", None, run=run, phase=phase.kind.value, worker=mine["worker"])
-    db.session.commit()
+    taking.barred(phase)
+    taking.mark(phase)
     phase = steps.of_run(phase_id)
     assert phase is not None  # noqa: S101
     run = phase.run
@@ -122,7 +114,7 @@ def _phase(phase_id: int, take: Event, finish: Event) -> None:
     work = Work(
         run_id=run.id, phase_id=phase_id, environment_id=run.environment_id, kind=phase.kind, configuration=1,
         workdir=Workdir(Path("/nonexistent")), terraform=None, environment=None, show_environment={},
-        redactor=HideAll(), credentials=None, region=None, version="", worker=mine["worker"],
+        redactor=HideAll(), credentials=None, region=None, version="", worker=host.worker(),
     )  # fmt: skip
     db.session.commit()
     logs.say(work.phase_id, "It begins")

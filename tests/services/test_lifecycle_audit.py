@@ -18,7 +18,7 @@ from policy.lifecycle import GIVE_UP_AFTER, LEASE, Event, RunStatus
 from policy.mfa import MfaLevel, PhaseKind
 from services import clock, environments, force, queue, runs
 from services.environments import Settings
-from services.execution import ending, host, interruption, job, steps
+from services.execution import ending, host, interruption, steps, taking
 from services.execution.follow import Outcome
 from services.execution.work import PhaseFailed, Work
 from tests import factories
@@ -127,7 +127,7 @@ def confirm(stage: Stage) -> Run:
 
 def take(stage: Stage) -> Run:
     run = stage.queued()
-    job._take(run.plan.id)
+    taking.take(run.plan.id)
     return run
 
 
@@ -135,7 +135,7 @@ def gate_closed(stage: Stage) -> Run:
     run = stage.queued(BOTH)
     lab.authenticate(run, stage.aws.code())
     queue.connection().flushall()  # the credentials are gone
-    job._take(run.plan.id)
+    taking.take(run.plan.id)
     return run
 
 
@@ -267,8 +267,8 @@ def test_a_phase_that_is_taken_over_names_both_workers(stage: Stage) -> None:
     phase: Phase = run.phase(PhaseKind.APPLY)
     phase.worker, phase.heartbeat_at = "web1-3f9a1c:7", clock.now() - LEASE - timedelta(seconds=1)
     db.session.commit()
-    job._adopt(phase.id)
-    job._adopt(phase.id)  # the lease is held: nothing more happens
+    taking.adopt(phase.id)
+    taking.adopt(phase.id)  # the lease is held: nothing more happens
     [made] = of_run(run)
     assert (made.action, made.actor_name) == ("run.adopt", "Lockstep")
     assert made.details == {"phase": "apply", "worker": ["web1-3f9a1c:7", host.worker()]}
@@ -277,5 +277,5 @@ def test_a_phase_that_is_taken_over_names_both_workers(stage: Stage) -> None:
 
 def test_what_is_not_taken_is_not_recorded(stage: Stage) -> None:
     run = take(stage)
-    job._take(run.plan.id)
+    taking.take(run.plan.id)
     assert [made.action for made in of_run(run)] == ["run.start", "run.take"]

@@ -24,7 +24,7 @@ from policy.mfa import MfaLevel
 from services import environments, queue, runs, state_locks, states, variables
 from services.environments import Settings
 from services.errors import Conflict, NotFound
-from services.execution import job, steps
+from services.execution import steps, taking
 from services.storage import logs
 from services.storage.vault import generate_key
 from services.variables import Place
@@ -220,7 +220,7 @@ def test_two_workers_take_one_phase(here: Flask, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(steps, "prepare", lambda *_: "taken")
     for number in range(ROUNDS):
         _, phase_id = queued(f"e{number}")
-        answers = at_once(here, *[partial(job._take, phase_id)] * 2)
+        answers = at_once(here, *[partial(taking.take, phase_id)] * 2)
         assert sorted(map(str, answers)) == ["None", "taken"]
 
 
@@ -231,7 +231,7 @@ def test_cancel_against_take(here: Flask, monkeypatch: pytest.MonkeyPatch) -> No
         canceled, taken = at_once(
             here,
             partial(acting, runs.cancel, run_id),
-            partial(job._take, phase_id),
+            partial(taking.take, phase_id),
         )
         run = run_of(run_id)
         phase = db.session.get_one(Phase, phase_id, populate_existing=True)
@@ -263,7 +263,7 @@ def test_lock_against_take(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(steps, "prepare", lambda *_: "taken")
     for number in range(ROUNDS):
         run_id, phase_id = queued(f"e{number}")
-        taken, locked = at_once(here, partial(job._take, phase_id), partial(lock, run_id))
+        taken, locked = at_once(here, partial(taking.take, phase_id), partial(lock, run_id))
         assert locked is None
         run, phase = run_of(run_id), db.session.get_one(Phase, phase_id, populate_existing=True)
         of_it = select(AuditEvent.action).where(AuditEvent.environment_id == run.environment_id)

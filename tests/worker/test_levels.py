@@ -5,16 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from extensions import db
 from models import AuditEvent, PhaseStatus, StateVersion
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import environments, holds, queue, runs, states
+from policy.permissions import Access
+from services import environments, holds, members, queue, runs, states
 from services.errors import Conflict
 from services.execution import reconcile, steps
 from services.execution.work import Work
-from services.mfa import sts
+from services.mfa import handoff, sts
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import BROKEN, ONE, TWO
@@ -208,6 +210,37 @@ def test_a_lock_by_hand_lets_what_runs_finish(bench: Bench, monkeypatch: pytest.
 
     monkeypatch.setattr(steps, "plan_arguments", lock)
     assert bench.work(run.plan) is RunStatus.AWAITING_CONFIRMATION
+
+
+@pytest.mark.parametrize("kind", ["plan", "apply"])
+@pytest.mark.parametrize("how", ["removed", "reads only", "sees nothing"])
+def test_what_somebody_queued_who_may_not_apply_any_more_does_not_start(bench: Bench, kind: str, how: str) -> None:
+    """A lock by hand can keep it queued for days."""
+    lab.aws_keys(bench.aws, "bob")
+    bench.environment.mfa_level = MfaLevel.APPLIES_ONLY
+    db.session.commit()
+    run = bench.run(ONE, by="bob")
+    if kind == "apply":
+        assert bench.work(run.plan) is RunStatus.AWAITING_APPLY_AUTHENTICATION
+        lab.authenticate(run, bench.aws.code("bob"), by="bob")
+    phase = run.plan if kind == "plan" else run.apply
+    environments.lock(factories.member(), bench.environment, "Freeze")
+    later = bench.run(ONE)
+    if how == "removed":
+        members.remove(factories.member(), "bob")
+    else:
+        factories.grant(bench.environment, "bob", Access.READ if how == "reads only" else None)
+    environments.unlock(factories.member(), bench.environment, str(bench.environment.lock_mark))
+    assert bench.work(phase) is RunStatus.CANCELED
+    why = f"bob may not apply here any more, so the {kind} that they had queued was not started."
+    db.session.refresh(run)
+    assert (run.error, run.error_code) == (f"{why} Queue a new plan.", "access_ended")
+    assert lab.log_of(phase).endswith(f"{why}\n")
+    assert (phase.status, phase.started_at, handoff.take(phase.id)) == (PhaseStatus.CANCELED, None, None)
+    event = db.session.scalars(select(AuditEvent).filter_by(action="run.cancel", run_id=run.id)).one()
+    assert (event.actor_name, event.details) == ("Lockstep", {"reason": why})
+    assert lab.status(later) is RunStatus.PLAN_QUEUED
+    assert bench.work(later.plan) is RunStatus.AWAITING_APPLY_AUTHENTICATION
 
 
 def test_a_phase_is_run_once(bench: Bench) -> None:
