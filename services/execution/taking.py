@@ -19,7 +19,7 @@ from policy.permissions import Permission
 from services import access, archive_child, audit, clock, runs
 from services.compare_and_set import won
 from services.errors import Conflict
-from services.execution import ending, lease, steps
+from services.execution import beginning, ending, lease, steps
 from services.execution.follow import CredentialsLost
 from services.execution.work import Work
 from services.mfa import handoff
@@ -63,7 +63,7 @@ def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
     except Conflict:
         db.session.rollback()
         return None
-    return steps.prepare(phase_id, credentials, reader)
+    return beginning.prepare(phase_id, credentials, reader)
 
 
 def barred(phase: Phase) -> bool:
@@ -115,7 +115,7 @@ def adopt(phase_id: int) -> Work | None:
     if phase.authenticated_at is not None:
         raise CredentialsLost
     with archive_child.Reader() as reader:
-        return steps.prepare(phase_id, None, reader)
+        return beginning.prepare(phase_id, None, reader)
 
 
 def _credentials(phase: Phase, fetch: Callable[[int], TemporaryCredentials | None]) -> TemporaryCredentials | None:

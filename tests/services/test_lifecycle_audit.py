@@ -18,7 +18,7 @@ from policy.lifecycle import GIVE_UP_AFTER, LEASE, Event, RunStatus
 from policy.mfa import MfaLevel, PhaseKind
 from services import clock, environments, force, queue, runs
 from services.environments import Settings
-from services.execution import ending, host, interruption, steps, taking
+from services.execution import beginning, ending, host, interruption, steps, taking
 from services.execution.follow import Outcome
 from services.execution.work import PhaseFailed, Work
 from tests import factories
@@ -101,7 +101,7 @@ def stage(here: Flask, aws: Aws, monkeypatch: pytest.MonkeyPatch) -> Stage:
         return new
 
     monkeypatch.setattr(runs, "transition", transition)
-    monkeypatch.setattr(steps, "prepare", lambda *_: None)
+    monkeypatch.setattr(beginning, "prepare", lambda *_: None)
     monkeypatch.setattr(ending, "unkept", lambda _: "")
     monkeypatch.setattr(interruption, "gather", lambda work, *_: interruption.known(work.run, work.phase))
     return Stage(here.config["LOCKSTEP"].home, aws, factories.environment(), seen)

@@ -24,7 +24,7 @@ from policy.mfa import MfaLevel
 from services import environments, queue, runs, state_locks, states, variables
 from services.environments import Settings
 from services.errors import Conflict, NotFound
-from services.execution import steps, taking
+from services.execution import beginning, taking
 from services.storage import logs
 from services.storage.vault import generate_key
 from services.variables import Place
@@ -217,7 +217,7 @@ def queued(name: str) -> tuple[int, int]:
 
 
 def test_two_workers_take_one_phase(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "prepare", lambda *_: "taken")
+    monkeypatch.setattr(beginning, "prepare", lambda *_: "taken")
     for number in range(ROUNDS):
         _, phase_id = queued(f"e{number}")
         answers = at_once(here, *[partial(taking.take, phase_id)] * 2)
@@ -225,7 +225,7 @@ def test_two_workers_take_one_phase(here: Flask, monkeypatch: pytest.MonkeyPatch
 
 
 def test_cancel_against_take(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "prepare", lambda *_: "taken")
+    monkeypatch.setattr(beginning, "prepare", lambda *_: "taken")
     for number in range(ROUNDS):
         run_id, phase_id = queued(f"e{number}")
         canceled, taken = at_once(
@@ -260,7 +260,7 @@ def test_lock_against_confirm(here: Flask) -> None:
 
 
 def test_lock_against_take(here: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "prepare", lambda *_: "taken")
+    monkeypatch.setattr(beginning, "prepare", lambda *_: "taken")
     for number in range(ROUNDS):
         run_id, phase_id = queued(f"e{number}")
         taken, locked = at_once(here, partial(taking.take, phase_id), partial(lock, run_id))

@@ -10,7 +10,7 @@ from extensions import db
 from models import Category, Run, Variable
 from policy.lifecycle import RunStatus
 from services import archive_child, run_secrets, runs, state_writes, states
-from services.execution import hidden, steps
+from services.execution import beginning, hidden, steps
 from services.execution.redact import HideAll
 from tests import factories
 from tests.support import lab
@@ -175,7 +175,7 @@ def test_whoever_takes_a_phase_over_knows_what_the_child_was_given(bench: Bench)
     phase_id = run.plan.id
     db.session.commit()
     with archive_child.Reader() as reader:
-        work = steps.prepare(phase_id, None, reader)
+        work = beginning.prepare(phase_id, None, reader)
     try:
         db.session.query(Variable).delete()
         db.session.commit()
