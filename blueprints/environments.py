@@ -120,9 +120,9 @@ def lock(organization: str, environment: str) -> ResponseReturnValue:
 @blueprint.post("/<environment>/settings/unlock")
 @login_required
 def unlock(organization: str, environment: str) -> ResponseReturnValue:
-    """Take the lock off; of anybody else's, Lockstep's too, after a recent proof."""
+    """Take the manual lock off; of somebody else's after a recent proof."""
     membership, found = load_environment(organization, environment)
-    others = found.locked_at is not None and found.locked_by_id != membership.user_id
+    others = found.locked_by is not None and found.locked_by_id != membership.user_id
     if others and (asked := prove_first()) is not None:
         return asked
     environments.unlock(membership, found, request.form.get("lock", ""))

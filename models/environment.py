@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from datetime import datetime
 from typing import Any
 
@@ -19,9 +18,10 @@ class Environment(Base):
     """``active_run_id`` is the one run that holds the environment; it changes by compare-and-set only.
 
     The counters give runs and configuration versions their numbers inside the environment. ``locked_*`` is the lock
-    that a person set by hand, or Lockstep where ``locked_by`` is nobody; there is one while ``locked_at`` is set.
-    ``state_lock_*`` is the one that somebody's terraform took through the http backend: ``state_lock_id`` and
-    ``state_lock_info`` are what terraform sent (its LockInfo: Operation, Who, Created …).
+    that a person set by hand, ``state_lock_*`` the one that somebody's terraform took through the http backend:
+    ``state_lock_id`` and ``state_lock_info`` are what terraform sent (its LockInfo: Operation, Who, Created …).
+    ``unkept_run_id`` is the run whose newest state could not be stored: nothing starts on the older one until it is, or
+    somebody says so (services/unkept.py).
     """
 
     __tablename__ = "environment"
@@ -40,6 +40,7 @@ class Environment(Base):
     settings_saved_by_id: Mapped[int | None] = mapped_column(ForeignKey("user_account.id"))
 
     active_run_id: Mapped[int | None]
+    unkept_run_id: Mapped[int | None]
     run_counter: Mapped[int] = mapped_column(default=0)
     configuration_counter: Mapped[int] = mapped_column(default=0)
 
@@ -58,16 +59,11 @@ class Environment(Base):
     settings_saved_by: Mapped[User | None] = relationship(foreign_keys=settings_saved_by_id)
 
     @property
-    def locker(self) -> str | None:
-        """The name of who locked it, by hand or by itself; None when it is not locked."""
-        if self.locked_at is None:
-            return None
-        return self.locked_by.name if self.locked_by is not None else "Lockstep"
+    def locked(self) -> bool:
+        """Whether nothing may start: a person locked it by hand, or a state is missing."""
+        return self.locked_by_id is not None or self.unkept_run_id is not None
 
     @property
     def lock_mark(self) -> str | None:
-        """Tells this lock from any other: who set it, when and why, as a digest. None when there is none."""
-        if self.locked_at is None:
-            return None
-        told = f"{self.locker} {self.locked_at} {self.lock_reason}"
-        return hashlib.blake2s(told.encode(errors="surrogatepass"), digest_size=12).hexdigest()
+        """Tells the lock that a person set by hand from any other: who did, and when. None when there is none."""
+        return f"{self.locked_by.name} {self.locked_at}" if self.locked_by else None

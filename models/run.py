@@ -122,6 +122,7 @@ class Run(Base):
     force_requested_at: Mapped[datetime | None]
     force_requested_by_id: Mapped[int | None] = mapped_column(ForeignKey("user_account.id"))
     interruption: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    unkept: Mapped[dict[str, Any] | None] = mapped_column(JSON)
 
     environment: Mapped[Environment] = relationship(lazy="joined")
     configuration: Mapped[ConfigurationVersion] = relationship(lazy="joined")

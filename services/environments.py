@@ -179,7 +179,7 @@ def lock(membership: Membership, environment: Environment, reason: str) -> None:
     if not reason:
         raise Invalid("reason", "Say why, so that others know whom to ask and for what.")
     values = {"locked_by_id": membership.user_id, "locked_at": clock.now(), "lock_reason": reason}
-    statement = update(Environment).where(Environment.id == environment.id, Environment.locked_at.is_(None))
+    statement = update(Environment).where(Environment.id == environment.id, Environment.locked_by_id.is_(None))
     if not won(statement.values(**values)):
         raise Conflict("Somebody locked this environment just now. Nothing was changed.")
     audit.record("environment.lock", membership.user, environment=environment, reason=reason)
@@ -187,14 +187,13 @@ def lock(membership: Membership, environment: Environment, reason: str) -> None:
 
 
 def unlock(membership: Membership, environment: Environment, seen: str) -> None:
-    """Take off the lock whose :attr:`Environment.lock_mark` was ``seen``, commit, and start what was queued or
+    """Take off the manual lock whose :attr:`Environment.lock_mark` was ``seen``, commit, and start what was queued or
     pending.
 
     Raises :class:`Forbidden`, and :class:`Conflict` when that lock is gone already, whether or not another is there.
     """
     require(membership, Permission.LOCK, "You cannot unlock this environment.", environment)
-    told = "locked_by_id", "locked_at", "lock_reason"
-    same = [getattr(Environment, name) == getattr(environment, name) for name in told]
+    same = Environment.locked_by_id == environment.locked_by_id, Environment.locked_at == environment.locked_at
     values = {"locked_by_id": None, "locked_at": None, "lock_reason": ""}
     statement = update(Environment).where(Environment.id == environment.id, *same).values(**values)
     if environment.lock_mark != seen or not won(statement):
@@ -208,10 +207,10 @@ def unlock(membership: Membership, environment: Environment, seen: str) -> None:
 
 
 def _not_that_lock(environment: Environment) -> str:
-    if environment.locker is None:
+    if environment.locked_by is None:
         return "This environment is not locked. Nothing was changed."
     return (
-        f"{environment.name} is locked by {environment.locker} now: {environment.lock_reason}. Nothing was "
+        f"{environment.name} is locked by {environment.locked_by.name} now: {environment.lock_reason}. Nothing was "
         "changed, because your page did not show this lock; look at the settings as they are now before you unlock it."
     )
 

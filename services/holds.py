@@ -1,7 +1,7 @@
-"""Who holds an environment: a run, somebody's terminal, or whoever locked it, a person by hand or Lockstep.
+"""Who holds an environment: a run, somebody's terminal, or a person by hand.
 
-The first two exclude each other, by compare-and-set; the caller commits. A lock lets what runs finish, and nothing
-start. Lockstep locks where an apply left a state that it could not store: what ran next would know nothing of it.
+The first two exclude each other, by compare-and-set; the caller commits. A lock by hand lets what runs finish,
+and nothing start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from sqlalchemy import update
 from extensions import db
 from models import Environment, Run, User
 from policy.lifecycle import RunStatus
-from services import audit, clock
 from services.compare_and_set import won
 from services.errors import Conflict
 
@@ -28,13 +27,12 @@ class HolderKind(StrEnum):
     RUN = "run"
     TERMINAL = "terminal"
     PERSON = "person"
-    LOCKSTEP = "lockstep"
 
 
 @dataclass(frozen=True)
 class Holder:
     """``name`` is the person's; ``what`` they do: "plan" or "apply" of a run, the operation and machine of a terminal,
-    the reason of a lock.
+    the reason of a lock by hand.
     """
 
     kind: HolderKind
@@ -50,17 +48,15 @@ class Holder:
             return f"run #{self.run.number} by {self.name} ({self.what})"
         if self.kind is HolderKind.TERMINAL:
             return f"a terminal of {self.name}" + (f" ({self.what})" if self.what else "")
-        if self.kind is HolderKind.LOCKSTEP:
-            return f"{self.name}: {self.what}"
         return f"{self.name}, who locked it by hand: {self.what}"
 
 
 def hold(environment_id: int, run_id: int) -> bool:
-    """Make ``run_id`` the environment's active run, unless another is, it is locked, or a terminal has it."""
+    """Make ``run_id`` the environment's active run, unless another is, it is locked by hand, or a terminal has it."""
     statement = update(Environment).where(
         Environment.id == environment_id,
         Environment.active_run_id.is_(None),
-        Environment.locked_at.is_(None),
+        Environment.locked_by_id.is_(None),
         Environment.state_lock_id.is_(None),
     )
     return won(statement.values(active_run_id=run_id))
@@ -73,7 +69,7 @@ def release(environment_id: int, run_id: int) -> None:
 
 
 def holders(environment: Environment) -> list[Holder]:
-    """Everything that holds the environment: a run or a terminal first, then a lock."""
+    """Everything that holds the environment: a run or a terminal first, then a lock by hand."""
     found = []
     run = db.session.get(Run, environment.active_run_id) if environment.active_run_id is not None else None
     if run is not None:
@@ -82,54 +78,16 @@ def holders(environment: Environment) -> list[Holder]:
         found.append(Holder(HolderKind.RUN, run.created_by.name, since, doing, run))
     if environment.state_lock_id is not None:
         found.append(terminal(environment))
-    if (locker := lock(environment)) is not None:
-        found.append(locker)
+    if (person := by_hand(environment)) is not None:
+        found.append(person)
     return found
 
 
-def lock(environment: Environment) -> Holder | None:
-    """Who locked an environment, if anybody did."""
-    if environment.locker is None:
+def by_hand(environment: Environment) -> Holder | None:
+    """Who locked an environment by hand, if anybody did."""
+    if environment.locked_by is None:
         return None
-    kind = HolderKind.PERSON if environment.locked_by is not None else HolderKind.LOCKSTEP
-    return Holder(kind, environment.locker, environment.locked_at, environment.lock_reason)
-
-
-def lock_for_state(run: Run) -> None:
-    """Lock the environment of a run whose newest state could not be stored, with an audit event.
-
-    Where somebody locked it by hand before, their reason is followed by this one, and a page that showed theirs alone
-    does not unlock it.
-    """
-    environment, why = _still(run), _left(run)
-    if environment.locked_at is None:
-        environment.locked_at, environment.lock_reason = clock.now(), why
-    else:
-        environment.lock_reason = f"{environment.lock_reason} ({why})"
-    audit.record("environment.lock", None, run=run, reason=why)
-
-
-def unlock_for_state(run: Run) -> bool:
-    """That state is stored: take off what :func:`lock_for_state` did, with an audit event. Whether that unlocked it."""
-    environment, why = _still(run), _left(run)
-    if environment.locked_by_id is not None:
-        environment.lock_reason = environment.lock_reason.replace(f" ({why})", "")
-        return False
-    if environment.lock_reason != why:
-        return False
-    environment.locked_at, environment.lock_reason = None, ""
-    audit.record("environment.unlock", None, run=run)
-    return True
-
-
-def _still(run: Run) -> Environment:
-    """The run's environment, as nobody else changes it before the commit."""
-    db.session.refresh(run.environment, with_for_update={"of": Environment, "key_share": True})
-    return run.environment
-
-
-def _left(run: Run) -> str:
-    return f"Run #{run.number} left its newest state on the worker’s machine"
+    return Holder(HolderKind.PERSON, environment.locked_by.name, environment.locked_at, environment.lock_reason)
 
 
 def terminal(environment: Environment) -> Holder:
@@ -143,15 +101,10 @@ def holder(environment: Environment) -> Holder | None:
     return next(iter(holders(environment)), None)
 
 
-def hindering(environment: Environment, user: User, *, terminal: bool = False) -> Holder | None:
-    """What keeps this person from writing the state: anything but their own lock by hand.
-
-    On the pages Lockstep's lock does not either: to upload the state that is missing is what it waits for. A terminal
-    would plan without it.
-    """
-    passed = set() if terminal else {HolderKind.LOCKSTEP}
-    passed |= {HolderKind.PERSON} if environment.locked_by_id == user.id else set()
-    return next((one for one in holders(environment) if one.kind not in passed), None)
+def hindering(environment: Environment, user: User) -> Holder | None:
+    """What keeps this person from writing the state: anything but their own lock by hand."""
+    own = environment.locked_by_id == user.id
+    return next((one for one in holders(environment) if not (own and one.kind is HolderKind.PERSON)), None)
 
 
 def refuse_when_hindered(environment: Environment, user: User) -> None:

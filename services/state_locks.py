@@ -64,7 +64,7 @@ def take(membership: Membership, environment: Environment, info: Any) -> None:
         Environment.id == environment.id,
         Environment.state_lock_id.is_(None),
         Environment.active_run_id.is_(None),
-        or_(Environment.locked_at.is_(None), Environment.locked_by_id == user.id),
+        or_(Environment.locked_by_id.is_(None), Environment.locked_by_id == user.id),
     )
     values = {"state_lock_id": wanted, "state_lock_by_id": user.id, "state_lock_at": clock.now()}
     if won(statement.values(**values, state_lock_info=kept)):
@@ -149,7 +149,7 @@ def info_of(environment: Environment, user: User | None) -> dict[str, str] | Non
 
     Its ID names the holder in words, because it is all that terraform prints.
     """
-    found = holds.hindering(environment, user, terminal=True) if user else holds.holder(environment)
+    found = holds.hindering(environment, user) if user else holds.holder(environment)
     if found is None:
         return None
     path = f"{environment.organization.name}/{environment.name}"
@@ -157,8 +157,8 @@ def info_of(environment: Environment, user: User | None) -> dict[str, str] | Non
         who = f"run #{found.run.number} ({found.name})"
         version = found.run.terraform_version or ""
         return _lock_info(f"{who} of Lockstep, {found.what}", found.what, who, path, found.since, version=version)
-    if found.kind in (HolderKind.PERSON, HolderKind.LOCKSTEP):
-        who = found.name if found.kind is HolderKind.LOCKSTEP else f"{found.name}, by hand"
+    if found.kind is HolderKind.PERSON:
+        who = f"{found.name}, by hand"
         return _lock_info(f"locked by {found.name}: {found.what}", "lock", who, path, found.since, info=found.what)
     sent = environment.state_lock_info or {}
     since = f" since {found.since:%d %b %Y %H:%M} UTC" if found.since else ""

@@ -62,17 +62,6 @@ def unkept(work: Work) -> str:
         kept = False
     if kept:
         return ""
-    return _lost(work)
-
-
-def settled(work: Work, error: str) -> str:
-    """A run's error, once the state that :func:`unkept` told of is stored, or somebody took it from the machine."""
-    newest, _ = _newest(work)
-    now = "It is now." if newest else "It is no longer on the worker’s machine."
-    return error.replace(_lost(work), f"Terraform’s state could not be stored at once. {now}")
-
-
-def _lost(work: Work) -> str:
     return f"Terraform’s state could not be stored. It stays on the worker’s machine, in {work.workdir.root}."
 
 

@@ -20,7 +20,7 @@ from extensions import db
 from models import Phase, PhaseStatus
 from policy.lifecycle import LEASE
 from services import clock, states
-from services.execution import ending, inside, keeping, steps, terraform
+from services.execution import inside, keeping, steps, terraform
 from services.execution.child import ChildNotStarted
 from services.execution.steady import apart
 from services.execution.summary import SHOW_SECONDS
@@ -53,11 +53,9 @@ def _sweep(path: Path) -> None:
         if path not in _told:
             log.error("%s holds a state that is stored nowhere else", path)
             _told.add(path)
-        return
-    log.warning("%s was left behind and is removed", path)
-    if _applied(path):
-        ending.settle(steps.of_ended(phase, path))
-    Workdir(path).remove()
+    else:
+        log.warning("%s was left behind and is removed", path)
+        Workdir(path).remove()
 
 
 def _directories() -> list[Path]:

@@ -153,7 +153,7 @@ def _pending() -> None:
         .join(Run, Run.environment_id == Environment.id)
         .where(
             Environment.active_run_id.is_(None),
-            Environment.locked_at.is_(None),
+            Environment.locked_by_id.is_(None),
             Environment.state_lock_id.is_(None),
             Run.status == RunStatus.PENDING,
         )

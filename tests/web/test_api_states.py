@@ -408,20 +408,6 @@ def test_a_lock_by_hand_keeps_others_out_and_its_holder_in(app: Flask, al: Termi
     assert bo.save(state(), "0b1c-lock").status_code == 200
 
 
-def test_a_terminal_waits_while_lockstep_has_locked(app: Flask, al: Terminal) -> None:
-    """It would plan without the state that is missing."""
-    with app.app_context():
-        run = factories.run(factories.environment(), RunStatus.ERRORED)
-        holds.lock_for_state(run)
-        db.session.commit()
-    answer = al.lock()
-    assert answer.status_code == 423
-    held = json.loads(answer.get_data())
-    why = "Run #1 left its newest state on the worker’s machine"
-    assert (held["Who"], held["Info"], held["ID"]) == ("Lockstep", why, f"locked by Lockstep: {why}")
-    assert al.save(state()).status_code == 423
-
-
 def test_a_terminal_and_a_run_exclude_each_other(app: Flask, al: Terminal) -> None:
     al.lock()
     with app.app_context():

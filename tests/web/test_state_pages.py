@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import AuditEvent, Environment, Run, StateVersion
 from policy.lifecycle import RunStatus
-from services import clock, holds, states
+from services import clock, states
 from services.storage import blobs
 from tests import factories
 from tests.factories import World
@@ -206,7 +206,7 @@ def hold(app: Flask, kind: str) -> str:
         if kind == "run":
             factories.run(factories.environment(), RunStatus.AWAITING_CONFIRMATION, by="bob")
             return "run #3 by bob (apply)"
-        factories.lock("Freeze")
+        factories.environment(locked_by_id=factories.person("bob").id, lock_reason="Freeze", locked_at=clock.now())
     return "bob, who locked it by hand: Freeze"
 
 
@@ -214,24 +214,6 @@ def test_ones_own_lock_by_hand_is_no_hindrance(app: Flask, alice: Client, world:
     save(app, content(3, "a"), content(7, "a", "b"))
     alice.submit(f"{world.path}/settings/lock", {"reason": "Repair"})
     assert alice.submit(f"{world.path}/states/1/rollback", {"serial": "3", "seen": "2"}).status_code == 303
-
-
-def test_lockstep_s_lock_lets_the_missing_state_in(app: Flask, alice: Client, world: World) -> None:
-    """It waits for that state; the pages say so, and only a fresh proof takes it off."""
-    save(app, content(3, "a"))
-    with app.app_context():
-        run = factories.run(factories.environment(), RunStatus.ERRORED)
-        holds.lock_for_state(run)
-        db.session.commit()
-        why = f"Run #{run.number} left its newest state on the worker’s machine"
-    for where in ("/states", "/changes/runs", "/settings"):
-        page = text(alice.get(f"{world.path}{where}"))
-        assert "ocked by Lockstep" in page and why in page, where
-    settings = text(alice.get(f"{world.path}/settings"))
-    assert "upload it as it is, and Lockstep unlocks by itself." in settings
-    assert "Is that state saved?" in settings and "asked to wait" not in settings
-    assert upload(alice, world, content(9, "a", "b")).status_code == 303
-    assert [row[1] for row in stored(app)] == [3, 9]
 
 
 # -- uploading ---------------------------------------------------------------------------------------------------------
