@@ -12,12 +12,13 @@ from wtforms.validators import InputRequired
 
 from blueprints import effective
 from blueprints.forms import problems, refused, stripped
+from blueprints.incoming import whole
 from blueprints.loading import here, load_environment, load_membership
 from blueprints.sessions import prove_first
 from models import Environment, Membership
 from policy.mfa import MfaLevel
 from policy.permissions import Permission
-from services import environments, members, sandbox_notice
+from services import environments, members, sandbox_notice, unkept
 from services.access import require
 from services.errors import Invalid, Outdated
 
@@ -126,6 +127,18 @@ def unlock(organization: str, environment: str) -> ResponseReturnValue:
     if others and (asked := prove_first()) is not None:
         return asked
     environments.unlock(membership, found, request.form.get("lock", ""))
+    flash(f"{found.name} is unlocked.", "success")
+    return redirect(_address(found), 303)
+
+
+@blueprint.post("/<environment>/settings/go-on")
+@login_required
+def go_on(organization: str, environment: str) -> ResponseReturnValue:
+    """Let runs go on without a state that is missing, after a recent proof."""
+    membership, found = load_environment(organization, environment)
+    if (asked := prove_first()) is not None:
+        return asked
+    unkept.release(membership, found, request.form.get("run", 0, type=whole))
     flash(f"{found.name} is unlocked.", "success")
     return redirect(_address(found), 303)
 

@@ -111,8 +111,8 @@ class GateView:
     def locked(self) -> str:
         """Who keeps anything from starting, by hand or with their terminal; "" for nobody."""
         environment = self.run.environment
-        if environment.locked_by is not None:
-            return f"{environment.name} is locked by {environment.locked_by.name}: {environment.lock_reason}"
+        if (lock := holds.lock(environment)) is not None:
+            return f"{environment.name} is locked by {lock.name}: {lock.what}"
         if environment.state_lock_id is None:
             return ""
         return f"{environment.name} is held by {holds.terminal(environment).sentence}"

@@ -109,7 +109,7 @@ def _phase(run: Run, phase: Phase, name: str) -> Step:
         note = Markup("Running for {}").format(_since(phase.started_at)) if phase.started_at else "Starting"
         return Step("running", "loader-circle", name, note, href)
     if run.status is _QUEUED[phase.kind]:
-        locked = run.environment.locked_by_id is not None
+        locked = run.environment.locked
         return Step("waiting", "circle-dashed", name, f"Waiting for {'the unlocking' if locked else 'a worker'}", href)
     lasted = length(phase)
     if phase.status in _ENDED:

@@ -145,7 +145,7 @@ def _upload_page(membership: Membership, environment: Environment, errors: dict[
         "states/upload.html",
         current=states.latest(environment.id),
         errors=errors or {},
-        hindering=holds.hindering(environment, membership.user),
+        hindering=holds.hindering(environment, membership.user, upload=True),
         most=current_app.config["LOCKSTEP"].max_state_bytes >> 20,
     )
 

@@ -202,8 +202,7 @@ def unlock(membership: Membership, environment: Environment, seen: str) -> None:
     audit.record("environment.unlock", membership.user, environment=environment)
     environment_id = environment.id
     db.session.commit()
-    runs.start_queued(environment_id)
-    runs.start_pending(environment_id)
+    runs.start_all(environment_id)
 
 
 def _not_that_lock(environment: Environment) -> str:

@@ -1,7 +1,7 @@
-"""Who holds an environment: a run, somebody's terminal, or a person by hand.
+"""Who holds an environment: a run, somebody's terminal, a state that is missing, or a person by hand.
 
-The first two exclude each other, by compare-and-set; the caller commits. A lock by hand lets what runs finish,
-and nothing start.
+The first two exclude each other, by compare-and-set; the caller commits. The others are locks: they let what
+runs finish, and nothing start.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, and_, update
 
 from extensions import db
 from models import Environment, Run, User
@@ -27,12 +27,13 @@ class HolderKind(StrEnum):
     RUN = "run"
     TERMINAL = "terminal"
     PERSON = "person"
+    STATE = "state"
 
 
 @dataclass(frozen=True)
 class Holder:
     """``name`` is the person's; ``what`` they do: "plan" or "apply" of a run, the operation and machine of a terminal,
-    the reason of a lock by hand.
+    the reason of a lock. ``run`` is the one that holds it, or whose state is missing.
     """
 
     kind: HolderKind
@@ -44,6 +45,8 @@ class Holder:
     @property
     def sentence(self) -> str:
         """Who and what, as in: run #12 by alice (apply)."""
+        if self.kind is HolderKind.STATE:
+            return f"{self.name}: {self.what}"
         if self.run is not None:
             return f"run #{self.run.number} by {self.name} ({self.what})"
         if self.kind is HolderKind.TERMINAL:
@@ -52,14 +55,19 @@ class Holder:
 
 
 def hold(environment_id: int, run_id: int) -> bool:
-    """Make ``run_id`` the environment's active run, unless another is, it is locked by hand, or a terminal has it."""
+    """Make ``run_id`` the environment's active run, unless another is, it is locked, or a terminal has it."""
     statement = update(Environment).where(
         Environment.id == environment_id,
         Environment.active_run_id.is_(None),
-        Environment.locked_by_id.is_(None),
+        unlocked(),
         Environment.state_lock_id.is_(None),
     )
     return won(statement.values(active_run_id=run_id))
+
+
+def unlocked() -> ColumnElement[bool]:
+    """In SQL: nobody locked the environment by hand, and no state is missing."""
+    return and_(Environment.locked_by_id.is_(None), Environment.unkept_run_id.is_(None))
 
 
 def release(environment_id: int, run_id: int) -> None:
@@ -69,7 +77,7 @@ def release(environment_id: int, run_id: int) -> None:
 
 
 def holders(environment: Environment) -> list[Holder]:
-    """Everything that holds the environment: a run or a terminal first, then a lock by hand."""
+    """Everything that holds the environment: a run or a terminal first, then locks."""
     found = []
     run = db.session.get(Run, environment.active_run_id) if environment.active_run_id is not None else None
     if run is not None:
@@ -78,16 +86,24 @@ def holders(environment: Environment) -> list[Holder]:
         found.append(Holder(HolderKind.RUN, run.created_by.name, since, doing, run))
     if environment.state_lock_id is not None:
         found.append(terminal(environment))
-    if (person := by_hand(environment)) is not None:
-        found.append(person)
+    return found + _locks(environment)
+
+
+def lock(environment: Environment) -> Holder | None:
+    """What locks an environment, if anything does."""
+    return next(iter(_locks(environment)), None)
+
+
+def _locks(environment: Environment) -> list[Holder]:
+    found = []
+    run = db.session.get(Run, environment.unkept_run_id) if environment.unkept_run_id is not None else None
+    if run is not None:
+        what = f"run #{run.number} left its newest state on the worker’s machine"
+        found.append(Holder(HolderKind.STATE, "Lockstep", run.finished_at, what, run))
+    if environment.locked_by is not None:
+        by, reason = environment.locked_by.name, environment.lock_reason
+        found.append(Holder(HolderKind.PERSON, by, environment.locked_at, reason))
     return found
-
-
-def by_hand(environment: Environment) -> Holder | None:
-    """Who locked an environment by hand, if anybody did."""
-    if environment.locked_by is None:
-        return None
-    return Holder(HolderKind.PERSON, environment.locked_by.name, environment.locked_at, environment.lock_reason)
 
 
 def terminal(environment: Environment) -> Holder:
@@ -101,15 +117,19 @@ def holder(environment: Environment) -> Holder | None:
     return next(iter(holders(environment)), None)
 
 
-def hindering(environment: Environment, user: User) -> Holder | None:
-    """What keeps this person from writing the state: anything but their own lock by hand."""
-    own = environment.locked_by_id == user.id
-    return next((one for one in holders(environment) if not (own and one.kind is HolderKind.PERSON)), None)
+def hindering(environment: Environment, user: User, *, upload: bool = False) -> Holder | None:
+    """What keeps this person from writing the state: anything but their own lock by hand.
+
+    An ``upload`` is how a state that is missing comes in, so that does not hinder it.
+    """
+    passed = {HolderKind.PERSON} if environment.locked_by_id == user.id else set()
+    passed |= {HolderKind.STATE} if upload else set()
+    return next((one for one in holders(environment) if one.kind not in passed), None)
 
 
-def refuse_when_hindered(environment: Environment, user: User) -> None:
+def refuse_when_hindered(environment: Environment, user: User, *, upload: bool = False) -> None:
     """Raise :class:`Conflict` for what keeps this person from writing the state."""
-    found = hindering(environment, user)
+    found = hindering(environment, user, upload=upload)
     if found is not None:
         raise Conflict(
             f"{environment.name} is held by {found.sentence}. Nothing was changed; try again when it is free."

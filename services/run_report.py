@@ -49,8 +49,8 @@ def _waits_for(run: Run) -> str | None:
     if run.status is RunStatus.PENDING:
         holder = holds.holder(run.environment)
         return holder.sentence if holder is not None else "its turn"
-    if run.status in _QUEUED and (person := holds.by_hand(run.environment)) is not None:
-        return person.sentence
+    if run.status in _QUEUED and (lock := holds.lock(run.environment)) is not None:
+        return lock.sentence
     return _WAITS.get(run.status)
 
 

@@ -20,7 +20,7 @@ from services.errors import Conflict, Invalid, NotFound
 from services.mfa import handoff
 from services.storage import logs
 
-#: What starts a phase by a person's hand: not while the environment is locked by hand.
+#: What starts a phase by a person's hand: not while the environment is locked.
 _STARTING = (Event.CONFIRM, Event.AUTHENTICATE)
 
 _COLUMNS = [column.key for column in Run.__mapper__.column_attrs if column.key != "summary"]
@@ -32,7 +32,7 @@ def transition(run: Run, event: Event, **values: Any) -> RunStatus:
     """Move the run on by the table and a compare-and-set; the caller commits.
 
     ``values`` are further columns of the run. The environment's level that the gate was judged by must still be the
-    present one, and what a person starts needs an environment without a manual lock. A run that no longer holds its
+    present one, and what a person starts needs an environment that is not locked. A run that no longer holds its
     environment releases it. Raises :class:`Conflict` for the loser and where the table has no such transition.
     """
     while True:
@@ -44,7 +44,7 @@ def transition(run: Run, event: Event, **values: Any) -> RunStatus:
         ended = {"finished_at": clock.now()} if new.final else {}
         same = exists().where(Environment.id == run.environment_id, Environment.mfa_level == run.environment.mfa_level)
         if event in _STARTING:
-            same = same.where(Environment.locked_by_id.is_(None))
+            same = same.where(holds.unlocked())
         statement = update(Run).where(Run.id == run.id, Run.status == status, same)
         # What the session knows of the run is read again below.
         statement = statement.execution_options(synchronize_session=False)
@@ -141,8 +141,14 @@ def start_pending(environment_id: int) -> None:
         db.session.commit()
 
 
+def start_all(environment_id: int) -> None:
+    """The environment is unlocked: what was queued starts, and what is pending where it is free; commits."""
+    start_queued(environment_id)
+    start_pending(environment_id)
+
+
 def start_queued(environment_id: int) -> None:
-    """Hand to the workers again what a lock by hand kept queued; commits."""
+    """Hand to the workers again what a lock kept queued; commits."""
     kept = select(Phase.id, Phase.queued_at).join(Run, Phase.run_id == Run.id)
     kept = kept.where(Run.environment_id == environment_id, Phase.status == PhaseStatus.QUEUED)
     found = db.session.execute(kept).all()
@@ -257,11 +263,11 @@ def _over(run: Run) -> None:
 
 
 def refuse_when_locked(environment: Environment) -> None:
-    """Raise :class:`Conflict` while somebody holds the environment by hand, or their terminal has its state."""
+    """Raise :class:`Conflict` while the environment is locked, or somebody's terminal has its state."""
     db.session.refresh(environment)
-    if environment.locked_by is not None:
+    if (lock := holds.lock(environment)) is not None:
         raise Conflict(
-            f"{environment.name} is locked by {environment.locked_by.name}: {environment.lock_reason}. "
+            f"{environment.name} is locked by {lock.name}: {lock.what}. "
             "Nothing was changed; try again when it is unlocked."
         )
     if environment.state_lock_id is not None and (held := holds.holder(environment)) is not None:

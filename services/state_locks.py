@@ -64,6 +64,7 @@ def take(membership: Membership, environment: Environment, info: Any) -> None:
         Environment.id == environment.id,
         Environment.state_lock_id.is_(None),
         Environment.active_run_id.is_(None),
+        Environment.unkept_run_id.is_(None),
         or_(Environment.locked_by_id.is_(None), Environment.locked_by_id == user.id),
     )
     values = {"state_lock_id": wanted, "state_lock_by_id": user.id, "state_lock_at": clock.now()}
@@ -153,12 +154,12 @@ def info_of(environment: Environment, user: User | None) -> dict[str, str] | Non
     if found is None:
         return None
     path = f"{environment.organization.name}/{environment.name}"
-    if found.run is not None:
+    if found.kind is HolderKind.RUN and found.run is not None:
         who = f"run #{found.run.number} ({found.name})"
         version = found.run.terraform_version or ""
         return _lock_info(f"{who} of Lockstep, {found.what}", found.what, who, path, found.since, version=version)
-    if found.kind is HolderKind.PERSON:
-        who = f"{found.name}, by hand"
+    if found.kind in (HolderKind.PERSON, HolderKind.STATE):
+        who = found.name if found.kind is HolderKind.STATE else f"{found.name}, by hand"
         return _lock_info(f"locked by {found.name}: {found.what}", "lock", who, path, found.since, info=found.what)
     sent = environment.state_lock_info or {}
     since = f" since {found.since:%d %b %Y %H:%M} UTC" if found.since else ""

@@ -10,7 +10,7 @@ from models import Environment, Membership, StateSource, StateVersion
 from policy import state_file
 from policy.permissions import Permission
 from policy.state_file import NotAState
-from services import audit, holds, state_locks, states
+from services import audit, holds, state_locks, states, unkept
 from services.access import hold_membership, require
 from services.errors import Conflict, Invalid
 from services.states import StaleState
@@ -55,7 +55,7 @@ def upload(
         raise Invalid("state", f"{error} Nothing was changed.") from None
     hold_still()
     db.session.refresh(environment)
-    holds.refuse_when_hindered(environment, membership.user)
+    holds.refuse_when_hindered(environment, membership.user, upload=True)
     try:
         version = states.save(environment.id, prepared, source=StateSource.UPLOAD, user=membership.user, force=force)
     except StaleState as error:
@@ -64,7 +64,10 @@ def upload(
     if version is None:
         db.session.rollback()
         raise Invalid("state", "That is the current state already. Nothing was changed.")
+    missing = environment.unkept_run_id
     _commit(membership, environment, version, forced=force)
+    if missing is not None:
+        unkept.settle(missing)
     return version
 
 

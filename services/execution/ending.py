@@ -6,6 +6,7 @@ Each ending is one transaction that first makes sure that the phase is still thi
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -15,12 +16,13 @@ from extensions import db
 from models import Phase, PhaseStatus, Run
 from policy import run_errors
 from policy.lifecycle import Event
-from services import audit, clock, holds, run_pages, runs, states
+from policy.mfa import PhaseKind
+from services import audit, clock, runs, states, unkept
 from services.compare_and_set import won
 from services.errors import Conflict
-from services.execution import host, interruption, prepared
+from services.execution import host, interruption, keeping, prepared
 from services.execution.follow import Outcome
-from services.execution.keeping import keep_identity, settled, unkept
+from services.execution.keeping import keep_identity
 from services.execution.lease import Superseded
 from services.execution.steady import steadily
 from services.execution.work import CancelCame, PhaseFailed, Work
@@ -32,6 +34,27 @@ log = logging.getLogger(__name__)
 #: A phase that ends before AWS said whose credentials it had waits this many seconds, with everything else done.
 IDENTITY_SECONDS = 5
 
+#: The error code of a run whose terraform is gone.
+_VANISHED = "vanished"
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A state that could not be stored (services/unkept.py)."""
+
+    sentence: str
+    md5: str | None
+    error: str
+    code: str
+
+
+def missing(work: Work, error: str, code: str) -> Lost | None:
+    """What the working directory holds that cannot be stored, tried once more. ``error`` and ``code`` are what the run
+    ended with.
+    """
+    sentence = keeping.unkept(work)
+    return Lost(sentence, keeping.left_md5(work), error[:1000], code) if sentence else None
+
 
 def finish(
     work: Work,
@@ -40,10 +63,12 @@ def finish(
     said: str,
     values: dict[str, Any],
     status: PhaseStatus = PhaseStatus.FINISHED,
+    lost: Lost | None = None,
 ) -> None:
     """The run moves on by ``event``, the phase is ended, the log says so; then the next run may start.
 
-    ``values`` are further columns of the run. Raises :class:`Superseded` when another worker has the phase, and
+    ``values`` are further columns of the run, and ``lost`` a state that could not be stored.
+    Raises :class:`Superseded` when another worker has the phase, and
     :class:`work.CancelCame` for a plan: left standing, the cancel would stop the apply that somebody agrees to later.
     """
 
@@ -57,8 +82,8 @@ def finish(
             raise Superseded
         logs.say(work.phase_id, said)
         runs.transition(run, event, **values)
-        if run.error_code == run_errors.STATE_UNKEPT:
-            holds.lock_for_state(run)
+        if lost is not None:
+            unkept.hold(run, lost.sentence, lost.md5, lost.error, lost.code)
         details = {"phase": work.kind.value, "plan": run.plan_digest, **_state(run)}
         audit.record(f"run.{run.status.value}", None, run=run, **details)
         db.session.commit()
@@ -69,15 +94,16 @@ def finish(
 
 def fail(phase_id: int, failed: PhaseFailed, work: Work | None) -> None:
     """End the run with an error that the page shows, unless the phase is no longer this worker's."""
-    lost = unkept(work) if work else ""
-    code = run_errors.STATE_UNKEPT if lost else failed.code
-    sentence = " ".join(filter(None, (str(failed), lost or failed.then)))
-    environment_id = steadily(lambda: _fail(phase_id, failed, code, sentence))
+    said = " ".join(filter(None, (str(failed), failed.then)))
+    lost = missing(work, said, failed.code) if work else None
+    sentence = f"{failed} {lost.sentence}" if lost else said
+    environment_id = steadily(lambda: _fail(phase_id, failed, sentence, lost))
     if environment_id is not None:
         steadily(lambda: runs.start_pending(environment_id))
 
 
-def _fail(phase_id: int, failed: PhaseFailed, code: str, sentence: str) -> int | None:
+def _fail(phase_id: int, failed: PhaseFailed, sentence: str, lost: Lost | None) -> int | None:
+    code = run_errors.STATE_UNKEPT if lost else failed.code
     ended = {"status": PhaseStatus.FAILED, "finished_at": clock.now(), "exit_code": failed.exit_code}
     if not _end(phase_id, host.worker(), ended):
         db.session.rollback()
@@ -88,8 +114,8 @@ def _fail(phase_id: int, failed: PhaseFailed, code: str, sentence: str) -> int |
     logs.say(phase_id, sentence, tone="error")
     try:
         runs.transition(run, Event.FAIL, error=sentence[:1000], error_code=code)
-        if code == run_errors.STATE_UNKEPT:
-            holds.lock_for_state(run)
+        if lost is not None:
+            unkept.hold(run, lost.sentence, lost.md5, lost.error, lost.code)
     except Conflict:
         db.session.rollback()
         return None
@@ -170,9 +196,11 @@ def bar(phase: Phase) -> None:
 
 def interrupt(work: Work, step: str) -> None:
     """Terraform vanished in ``step``: keep what is there, and tell what is known and what is not."""
-    kept = steadily(lambda: unkept(work))
-    facts = steadily(lambda: interruption.gather(work, step, kept))
-    _interrupt(work.phase_id, facts)
+    lost = steadily(lambda: missing(work, "", _VANISHED))
+    facts = steadily(lambda: interruption.gather(work, step, lost.sentence if lost else ""))
+    if lost is not None:
+        lost = replace(lost, error=interruption.sentence(work.kind, facts | {"unkept": ""}))
+    _interrupt(work.phase_id, facts, lost)
 
 
 def lose(phase_id: int, last_sign: datetime | None) -> None:
@@ -184,7 +212,7 @@ def lose(phase_id: int, last_sign: datetime | None) -> None:
     _interrupt(phase_id, interruption.without_directory(phase.run, phase, last_sign))
 
 
-def _interrupt(phase_id: int, facts: dict[str, Any]) -> None:
+def _interrupt(phase_id: int, facts: dict[str, Any], lost: Lost | None = None) -> None:
     def _bookkeeping() -> int:
         if not _end(phase_id, host.worker(), {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
             raise Superseded
@@ -192,9 +220,9 @@ def _interrupt(phase_id: int, facts: dict[str, Any]) -> None:
         run, sentence = phase.run, interruption.sentence(phase.kind, facts)
         db.session.refresh(run)
         logs.say(phase_id, sentence, tone="error")
-        runs.transition(run, Event.VANISH, error=sentence[:1000], error_code="vanished", interruption=facts)
-        if facts["unkept"]:
-            holds.lock_for_state(run)
+        runs.transition(run, Event.VANISH, error=sentence[:1000], error_code=_VANISHED, interruption=facts)
+        if lost is not None:
+            unkept.hold(run, lost.sentence, lost.md5, lost.error, lost.code)
         audit.record("run.interrupted", None, run=run, phase=phase.kind.value, step=facts["step"], **_state(run))
         environment_id = run.environment_id
         db.session.commit()
@@ -212,10 +240,11 @@ def clear(work: Work) -> None:
     if phase.worker != work.worker or phase.status is PhaseStatus.RUNNING:
         db.session.rollback()
         return
-    if said := unkept(work):
+    if said := keeping.unkept(work):
         log.error("run %s: %s", work.run_id, said)
         return
-    settle(work)
+    if work.kind is PhaseKind.APPLY:
+        steadily(lambda: unkept.settle(work.run_id))
     over = steadily(lambda: work.run.status).final
     db.session.rollback()  # removing can take a while
     try:
@@ -229,33 +258,6 @@ def clear(work: Work) -> None:
     except Exception as error:
         log.warning("run %s: AWS's name for its credentials is not kept: %s", work.run_id, type(error).__name__)
     work.credentials = None
-
-
-def settle(work: Work) -> None:
-    """Nothing in the working directory is stored nowhere else any more: where the run's page said so, it says this, and
-    the lock for that state's sake comes off. Commits.
-    """
-
-    def _bookkeeping() -> bool:
-        run = db.session.get_one(Run, work.run_id, populate_existing=True)
-        facts = run.interruption
-        if run.error_code != run_errors.STATE_UNKEPT and not (facts and facts["unkept"]):
-            db.session.rollback()
-            return False
-        db.session.refresh(run, with_for_update={"of": Run})
-        if facts:
-            state = run_pages.state_of(run)
-            run.interruption = facts | {"unkept": "", "serial": state.serial if state else None}
-            run.error = interruption.sentence(work.kind, run.interruption)
-        else:
-            run.error, run.error_code = settled(work, run.error), ""
-        unlocked = holds.unlock_for_state(run)
-        db.session.commit()
-        return unlocked
-
-    if steadily(_bookkeeping):
-        steadily(lambda: runs.start_queued(work.environment_id))
-        steadily(lambda: runs.start_pending(work.environment_id))
 
 
 def _state(run: Run) -> dict[str, Any]:

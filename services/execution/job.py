@@ -20,7 +20,6 @@ from services.execution import ending, lease, prepared, steps, stopping, taking
 from services.execution.backend_blocks import own_backend
 from services.execution.follow import CredentialsLost, Outcome, run_step
 from services.execution.inside import NotAFile
-from services.execution.keeping import unkept
 from services.execution.lease import Superseded
 from services.execution.release import LetGo
 from services.execution.saved_plan import whole_plan
@@ -250,27 +249,28 @@ class _Canceled(Exception):
 
 
 def _canceled(work: Work, outcome: Outcome) -> NoReturn:
-    lost = steadily(lambda: unkept(work))
     run = work.run
     forced = ""
     if run.force_requested_at:
         applied = work.kind is PhaseKind.APPLY
         forced = f", by force{': the state may lack what was in flight' if applied else '; nothing was changed'}"
-    values: dict[str, Any] = {"ended_by_id": run.cancel_requested_by_id}
     if run.cancel_reason in _LIMITS:
         code, sentence, then = run_errors.LIMITS[run.cancel_reason.value]
-        said = sentence.format(kind=work.kind, limit=stopping.minutes(stopping.limit_of(work.kind)))
-        said += "" if lost else f" {run_errors.KEPT[work.kind]} {then}"
-        values |= {"error": said, "error_code": code}
+        short = sentence.format(kind=work.kind, limit=stopping.minutes(stopping.limit_of(work.kind)))
+        said = error = f"{short} {run_errors.KEPT[work.kind]} {then}"
     else:
         by = run.cancel_requested_by.name if run.cancel_requested_by else "Lockstep"
         kept = "what was finished is in the state" if work.kind is PhaseKind.APPLY else "nothing was changed"
-        said = f"Canceled by {by}{forced or ('' if lost else f'; {kept}')}"
+        short, code, error = f"Canceled by {by}{forced}", "", ""
+        said = short if forced else f"{short}; {kept}"
+    ended_by = run.cancel_requested_by_id
+    lost = steadily(lambda: ending.missing(work, error, code))
     if lost:
-        said = f"{said.removesuffix('.')}. {lost}"
-        values |= {"error": said[:1000], "error_code": run_errors.STATE_UNKEPT}
+        said = f"{short.removesuffix('.')}. {lost.sentence}"
+        error, code = said[:1000], run_errors.STATE_UNKEPT
+    values = {"ended_by_id": ended_by, "error": error, "error_code": code}
     db.session.rollback()
-    ending.finish(work, Event.STOPPED, outcome, said, values, PhaseStatus.CANCELED)
+    ending.finish(work, Event.STOPPED, outcome, said, values, PhaseStatus.CANCELED, lost)
     raise _Canceled
 
 

@@ -62,7 +62,18 @@ def unkept(work: Work) -> str:
         kept = False
     if kept:
         return ""
+    return sentence(work)
+
+
+def sentence(work: Work) -> str:
+    """What is said of a state that is in the working directory and stored nowhere."""
     return f"Terraform’s state could not be stored. It stays on the worker’s machine, in {work.workdir.root}."
+
+
+def left_md5(work: Work) -> str | None:
+    """The MD5 of the state that :func:`unkept` tells of; None where it cannot be stored here."""
+    newest, readable = _newest(work)
+    return _md5(newest) if newest and readable else None
 
 
 def stored(work: Work) -> bool:
@@ -105,13 +116,17 @@ def _stored_before(work: Work, content: bytes) -> bool:
     The version that was current then counts: an apply may change nothing. Older ones do not: what somebody replaced
     since is what a destroy leaves again, byte by byte.
     """
-    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    md5 = _md5(content)
     of_environment = StateVersion.environment_id == work.environment_id
     begun = select(Phase.started_at).where(Phase.id == work.phase_id).scalar_subquery()
     current = select(func.max(StateVersion.number)).where(of_environment, StateVersion.created_at <= begun)
     since = StateVersion.number >= func.coalesce(current.scalar_subquery(), 0)
     query = select(StateVersion.id).where(of_environment, StateVersion.md5 == md5, since)
     return db.session.scalar(query.limit(1)) is not None
+
+
+def _md5(content: bytes) -> str:
+    return hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def ask_identity(work: Work) -> Future[str | None] | None:

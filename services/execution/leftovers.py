@@ -17,9 +17,9 @@ from flask import current_app
 from sqlalchemy.exc import SQLAlchemyError
 
 from extensions import db
-from models import Phase, PhaseStatus
+from models import Phase, PhaseStatus, Run
 from policy.lifecycle import LEASE
-from services import clock, states
+from services import clock, states, unkept
 from services.execution import inside, keeping, steps, terraform
 from services.execution.child import ChildNotStarted
 from services.execution.steady import apart
@@ -50,12 +50,25 @@ def _sweep(path: Path) -> None:
     if phase is None:
         return
     if unsaved(path, phase):
+        _hold(path, phase)
         if path not in _told:
             log.error("%s holds a state that is stored nowhere else", path)
             _told.add(path)
-    else:
-        log.warning("%s was left behind and is removed", path)
-        Workdir(path).remove()
+        return
+    if _applied(path):
+        unkept.settle(phase.run_id)
+    log.warning("%s was left behind and is removed", path)
+    Workdir(path).remove()
+
+
+def _hold(path: Path, phase: Phase) -> None:
+    """Nobody knew of this state: an owner had given up on the machine, say. Nothing starts on an older one; commits."""
+    run = db.session.get_one(Run, phase.run_id, populate_existing=True, with_for_update={"of": Run})
+    if run.unkept is None and not _environment_moved_on(phase):
+        work = steps.of_ended(phase, path)
+        unkept.hold(run, keeping.sentence(work), keeping.left_md5(work), run.error, run.error_code)
+        log.error("run %s: its newest state is in %s alone", run.id, path)
+    db.session.commit()
 
 
 def _directories() -> list[Path]:
@@ -109,11 +122,14 @@ def unsaved(path: Path, phase: Phase) -> bool:
 
 
 def _environment_moved_on(phase: Phase) -> bool:
-    """Whether another run has the environment, or has stored a state since: an older one must not come on top."""
+    """Whether another run or a terminal has the environment, or a state was stored since: an older one must not come on
+    top.
+    """
     environment = phase.run.environment
     latest = states.latest(environment.id)
     newer = latest is not None and latest.run_id != phase.run_id and latest.created_at > _begun(phase)
-    return newer or environment.active_run_id not in (None, phase.run_id)
+    another = environment.active_run_id not in (None, phase.run_id) or environment.state_lock_id is not None
+    return newer or another
 
 
 def _begun(phase: Phase) -> datetime:

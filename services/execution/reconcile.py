@@ -18,7 +18,7 @@ from sqlalchemy import select, update
 from extensions import db
 from models import Environment, Phase, PhaseStatus, Run
 from policy.lifecycle import LEASE, RunStatus
-from services import clock, housekeeping, queue, runs
+from services import clock, holds, housekeeping, queue, runs
 from services.execution import host, leftovers, prepared, steps
 from services.execution.steady import AWAY, apart
 from services.storage import key_check
@@ -153,7 +153,7 @@ def _pending() -> None:
         .join(Run, Run.environment_id == Environment.id)
         .where(
             Environment.active_run_id.is_(None),
-            Environment.locked_by_id.is_(None),
+            holds.unlocked(),
             Environment.state_lock_id.is_(None),
             Run.status == RunStatus.PENDING,
         )

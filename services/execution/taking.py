@@ -46,7 +46,7 @@ def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
     if barred(phase):
         ending.bar(phase)
         return None
-    locked = run.environment.locked_at is not None
+    locked = run.environment.locked
     credentials: TemporaryCredentials | None = None
     if phase.authenticated_at is not None:
         credentials = _credentials(phase, handoff.look if locked else handoff.take)

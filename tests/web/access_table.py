@@ -17,7 +17,7 @@ from extensions import db
 from models import Grant, TokenScope, Variable
 from policy.lifecycle import RunStatus
 from policy.permissions import Access, Role
-from services import tokens
+from services import tokens, unkept
 from services.setup import issue_token
 from tests import factories
 
@@ -187,6 +187,7 @@ PAGES = [
     Row("POST", f"{_ENV}/settings/lock", f"{_NETWORK}/settings/lock", writers(303), {"reason": "Freeze"}),
     Row("POST", f"{_ENV}/settings/unlock", f"{_ACME}/environments/locked/settings/unlock", writers(303),
         {"lock": f"bob {_LONG_AGO}"}),
+    Row("POST", f"{_ENV}/settings/go-on", f"{_ACME}/environments/locked/settings/go-on", writers(303), {"run": "1"}),
     Row("GET", _SHARED, f"{_SHARED}?organization=acme", members(200)),
     Row("POST", _PANEL, f"{_SHARED}/acme/shared", owners(303), _VARIABLE),
     Row("POST", f"{_PANEL}/<int:number>", f"{_SHARED}/acme/shared/{{shared}}", owners(303), _VARIABLE),
@@ -273,6 +274,7 @@ def furnish(app: Flask) -> dict[str, Any]:
         network = factories.environment()
         bob = factories.person("bob").id
         factories.environment("locked", locked_by_id=bob, locked_at=_LONG_AGO, lock_reason="Freeze")
+        unkept.hold(factories.run(factories.environment("locked"), RunStatus.ERRORED), "It stays there.", None, "", "")
         applied = factories.run(network, RunStatus.APPLIED)
         waiting = factories.run(network, RunStatus.AWAITING_CONFIRMATION)
         shelf = factories.environment("shelf")

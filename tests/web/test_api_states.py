@@ -20,7 +20,7 @@ from extensions import db
 from models import ApiToken, AuditEvent, Environment, StateVersion, TokenScope
 from policy.lifecycle import RunStatus
 from policy.permissions import Access, Role
-from services import clock, holds, members, tokens
+from services import clock, holds, members, tokens, unkept
 from services.storage.sqlite import read_only
 from tests import factories
 from tests.factories import World
@@ -406,6 +406,19 @@ def test_a_lock_by_hand_keeps_others_out_and_its_holder_in(app: Flask, al: Termi
     assert al.save(state()).status_code == 423
     assert bo.lock().status_code == 200
     assert bo.save(state(), "0b1c-lock").status_code == 200
+
+
+def test_a_terminal_waits_while_a_state_is_missing(app: Flask, al: Terminal) -> None:
+    """It would plan without it."""
+    with app.app_context():
+        unkept.hold(factories.run(factories.environment(), RunStatus.ERRORED), "It stays there.", None, "", "")
+        db.session.commit()
+    answer = al.lock()
+    assert answer.status_code == 423
+    held = json.loads(answer.get_data())
+    why = "run #1 left its newest state on the worker’s machine"
+    assert (held["Who"], held["Info"], held["ID"]) == ("Lockstep", why, f"locked by Lockstep: {why}")
+    assert al.save(state()).status_code == 423
 
 
 def test_a_terminal_and_a_run_exclude_each_other(app: Flask, al: Terminal) -> None:

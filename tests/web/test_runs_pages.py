@@ -12,7 +12,7 @@ from models import PhaseStatus
 from policy import sts_answers
 from policy.lifecycle import RunStatus
 from policy.mfa import MfaLevel
-from services import clock
+from services import clock, unkept
 from tests import factories
 from tests.factories import World
 from tests.support.client import Client
@@ -113,7 +113,7 @@ def test_a_run_that_holds_the_environment_takes_the_place_of_the_form(app: Flask
 def test_a_manual_lock_takes_the_place_of_the_form(app: Flask, alice: Client, world: World) -> None:
     tell(app, S.AWAITING_APPLY_AUTHENTICATION)
     with app.app_context():
-        factories.environment(locked_by_id=factories.person("bob").id, lock_reason="<b>audit</b>")
+        factories.lock("<b>audit</b>")
     page = show(alice, world)
     assert "network is locked by bob" in page and "&lt;b&gt;audit&lt;/b&gt;" in page
     assert 'id="token"' not in page
@@ -236,8 +236,13 @@ def test_a_state_that_is_on_the_machine_only_comes_before_a_new_plan(
         factories.state(run, serial=7)  # of the first resource
         stories.errored(run, "It stays on the worker’s machine, in /data/work/phase-2-1.", "state_unkept")
         run.status, run.own_backend = status, own
+        unkept.hold(run, "It stays on the worker’s machine, in /data/work/phase-2-1.", None, "", "")
         db.session.commit()
+    assert "network is locked until then" in show(alice, world)
+    with app.app_context():
+        factories.environment(unkept_run_id=None)  # somebody let runs go on
     page = show(alice, world)
+    assert "is locked until then" not in page
     assert "It stays on the worker’s machine, in /data/work/phase-2-1." in page
     card = page.split('id="gate-heading"')[1].split("</section>")[0]
     assert "The newest state is on that machine only: save it" in card and how in card

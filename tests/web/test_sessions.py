@@ -12,7 +12,8 @@ from sqlalchemy import select
 
 from extensions import db
 from models import AuditEvent, SignIn
-from services import clock, sign_ins
+from policy.lifecycle import RunStatus
+from services import clock, sign_ins, unkept
 from tests import factories
 from tests.factories import PASSWORD, World
 from tests.support.client import Client, form_in
@@ -284,6 +285,17 @@ def test_somebody_elses_lock_asks_and_ones_own_does_not(app: Flask, alice: Clien
     bob.submit(f"{settings}/lock", {"reason": "wait"})
     assert alice.submit(asked, {"password": PASSWORD}).location == settings
     assert alice.submit(unlock, shown()).location == settings
+
+
+def test_letting_runs_go_on_without_a_state_asks(app: Flask, alice: Client, world: World) -> None:
+    with app.app_context():
+        unkept.hold(factories.run(factories.environment(), RunStatus.ERRORED), "It stays there.", None, "", "")
+        db.session.commit()
+    make_old(app, proved_at=timedelta(minutes=16))
+    asked = alice.submit(f"{world.path}/settings/go-on", {"run": "1"})
+    assert asked.location.startswith("/settings/sessions/prove")
+    with app.app_context():
+        assert factories.environment().unkept_run_id is not None
 
 
 def test_the_proof_leads_to_no_other_site(app: Flask, alice: Client) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
+import re
 from html import unescape
 from typing import Any
 
@@ -15,11 +17,11 @@ from werkzeug.test import TestResponse
 from extensions import db
 from models import AuditEvent, Environment, Run, StateVersion
 from policy.lifecycle import RunStatus
-from services import clock, states
+from services import clock, states, unkept
 from services.storage import blobs
 from tests import factories
 from tests.factories import World
-from tests.support.client import Client
+from tests.support.client import Client, form_in
 
 
 def content(serial: int, *names: str, lineage: str = "8a2f", **attributes: Any) -> bytes:
@@ -206,7 +208,7 @@ def hold(app: Flask, kind: str) -> str:
         if kind == "run":
             factories.run(factories.environment(), RunStatus.AWAITING_CONFIRMATION, by="bob")
             return "run #3 by bob (apply)"
-        factories.environment(locked_by_id=factories.person("bob").id, lock_reason="Freeze", locked_at=clock.now())
+        factories.lock("Freeze")
     return "bob, who locked it by hand: Freeze"
 
 
@@ -214,6 +216,54 @@ def test_ones_own_lock_by_hand_is_no_hindrance(app: Flask, alice: Client, world:
     save(app, content(3, "a"), content(7, "a", "b"))
     alice.submit(f"{world.path}/settings/lock", {"reason": "Repair"})
     assert alice.submit(f"{world.path}/states/1/rollback", {"serial": "3", "seen": "2"}).status_code == 303
+
+
+def leave_state(app: Flask, content: bytes, own_backend: str | None = None) -> None:
+    """Run 2 ended with a state that no place took."""
+    with app.app_context():
+        run = factories.run(factories.environment(), RunStatus.ERRORED, own_backend=own_backend)
+        run.apply.started_at = clock.now()
+        md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        unkept.hold(run, "It stays on the worker’s machine, in /data/work/phase-4-1.", md5, "It failed.", "internal")
+        db.session.commit()
+
+
+def test_a_missing_state_is_told_and_only_an_upload_gets_in(app: Flask, alice: Client, world: World) -> None:
+    save(app, content(3, "a"))
+    save(app, content(4, "a"))
+    leave_state(app, content(9, "a", "b"))
+    why = "Run #3 left its newest state on the worker’s machine"
+    for where in ("/states", "/changes/runs", "/settings"):
+        page = alice.get(f"{world.path}{where}").get_data(as_text=True)
+        assert "Locked by Lockstep" in page and why in re.sub("<[^>]+>", "", unescape(page)), where
+    assert "Locked by Lockstep" in text(alice.get(world.home))
+    settings = text(alice.get(f"{world.path}/settings"))
+    assert "in /data/work/phase-4-1." in settings and "unlocks by itself when exactly that state is stored" in settings
+    refused = alice.submit(f"{world.path}/states/1/rollback", {"serial": "3", "seen": "2"})
+    assert refused.status_code == 409 and "Lockstep: run #3 left its newest state" in text(refused)
+    assert upload(alice, world, content(8, "a")).status_code == 303
+    assert "Locked by Lockstep" in text(alice.get(f"{world.path}/settings"))
+    assert upload(alice, world, content(9, "a", "b")).status_code == 303
+    assert "Locked by Lockstep" not in text(alice.get(f"{world.path}/settings"))
+
+
+def test_a_missing_state_of_another_backend_is_pushed_there(app: Flask, alice: Client, world: World) -> None:
+    leave_state(app, b"", "s3")
+    settings = text(alice.get(f"{world.path}/settings"))
+    assert "Push that state to the configuration’s own backend, then unlock." in settings
+    assert "by itself" not in settings.split('id="missing-state"')[1].split("</section>")[0]
+
+
+def test_somebody_says_that_runs_go_on_without_it(app: Flask, alice: Client, world: World) -> None:
+    leave_state(app, content(9, "a"))
+    where = f"{world.path}/settings/go-on"
+    form = form_in(alice.get(f"{world.path}/settings").get_data(as_text=True), where)
+    assert alice.submit(where, form | {"run": "7"}).status_code == 409
+    assert alice.submit(where, form).status_code == 303
+    assert events(app, "environment.unlock") == [{}]
+    again = alice.submit(where, form)
+    assert again.status_code == 409 and "That lock is gone already. Nothing was changed" in text(again)
+    assert "Locked by Lockstep" not in text(alice.get(f"{world.path}/settings"))
 
 
 # -- uploading ---------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -15,9 +16,12 @@ from sqlalchemy import select, update
 from extensions import db
 from models import AuditEvent, Phase, Run
 from policy.lifecycle import RunStatus
-from services import clock, environments, state_writes, states
+from services import clock, environments, holds, runs, state_locks, state_writes, states
+from services import unkept as service
 from services.errors import Conflict
-from services.execution import ending, reconcile
+from services.execution import ending, job, reconcile
+from services.execution.work import Work
+from services.holds import HolderKind
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import TWO, held
@@ -28,7 +32,8 @@ pytestmark = pytest.mark.terraform
 #: The second resource cannot be made.
 FAILS = TWO.replace('"world"', '"world"\n  provisioner "local-exec" {\n    command = "exit 1"\n  }')
 
-WHY = "Run #1 left its newest state on the worker’s machine"
+WHY = "Lockstep: run #1 left its newest state on the worker’s machine"
+_LOCKS = (HolderKind.STATE, HolderKind.PERSON)
 
 
 class Refusing:
@@ -67,11 +72,11 @@ def unkept(bench: Bench, refusing: Refusing, configuration: str = FAILS) -> Run:
     return run
 
 
-def lock() -> tuple[str | None, str]:
-    """Who locked the environment, and why."""
+def locks() -> list[str]:
+    """What locks the environment."""
     environment = factories.environment()
     db.session.refresh(environment)
-    found = environment.locker, environment.lock_reason
+    found = [holder.sentence for holder in holds.holders(environment) if holder.kind in _LOCKS]
     db.session.rollback()  # or else whoever looks around would wait for this
     return found
 
@@ -88,19 +93,28 @@ def events(action: str) -> list[tuple[str, dict[str, Any]]]:
     return [(event.actor_name, event.details) for event in found]
 
 
-def test_the_next_run_waits_until_somebody_unlocks(bench: Bench, refusing: Refusing) -> None:
-    unkept(bench, refusing)
-    assert lock() == ("Lockstep", WHY)
-    assert events("environment.lock") == [("Lockstep", {"reason": WHY})]
+def test_the_next_run_waits_until_somebody_lets_it_go_on(bench: Bench, refusing: Refusing) -> None:
+    run = unkept(bench, refusing)
+    assert locks() == [WHY]
+    [(who, told)] = events("environment.lock")
+    assert who == "Lockstep" and run.error.endswith(told["reason"])
     later = bench.run(FAILS, by="bob")
     assert lab.status(later) is RunStatus.PENDING
     reconcile.look_around()
     assert lab.status(later) is RunStatus.PENDING
-    environments.unlock(factories.member("bob"), bench.environment, str(bench.environment.lock_mark))
+    with pytest.raises(Conflict, match="gone already"):
+        service.release(factories.member("bob"), bench.environment, 2)
+    service.release(factories.member("bob"), bench.environment, 1)
+    assert events("environment.unlock") == [("bob", {})]
     assert lab.status(later) is RunStatus.PLAN_QUEUED
+    pass_time(run)
+    reconcile.look_around()
+    assert locks() == [], "whoever unlocked knew"
+    with pytest.raises(Conflict, match="gone already"):
+        service.release(factories.member("bob"), bench.environment, 1)
 
 
-def test_a_run_that_was_pending_before_waits_too(bench: Bench, refusing: Refusing) -> None:
+def test_a_run_that_was_pending_waits_too(bench: Bench, refusing: Refusing) -> None:
     """It began before with the old state: at the end of the run ahead, by itself."""
     run = bench.confirmed(FAILS)
     later = bench.run(FAILS, by="bob")
@@ -114,16 +128,24 @@ def test_lockstep_unlocks_when_it_has_stored_the_state(bench: Bench, refusing: R
     later = bench.run(FAILS, by="bob")
     pass_time(run)
     reconcile.look_around()
-    assert lock() == ("Lockstep", WHY)
+    assert locks() == [WHY]
     refusing.on = False
     reconcile.look_around()
-    assert lock() == (None, "")
+    settled(run)
     assert events("environment.unlock") == [("Lockstep", {})]
     assert lab.status(later) is RunStatus.PLAN_QUEUED
-    db.session.refresh(run)
-    assert (run.error_code, states.latest(run.environment_id).run_id) == ("", run.id)  # type: ignore[union-attr]
-    assert run.error.endswith("Terraform’s state could not be stored at once. It is now.")
     assert bench.workdirs() == []
+
+
+def settled(run: Run) -> None:
+    """Its page says what it would have said if the state had been stored at once."""
+    assert locks() == []
+    db.session.refresh(run)
+    version = states.latest(run.environment_id)
+    assert version is not None and version.run_id == run.id
+    assert (run.error_code, run.unkept) == ("internal", None)
+    assert "could not be stored" not in run.error and "A fault of Lockstep" in run.error
+    db.session.rollback()
 
 
 def test_a_state_that_is_stored_a_moment_later_leaves_no_lock(
@@ -131,7 +153,7 @@ def test_a_state_that_is_stored_a_moment_later_leaves_no_lock(
 ) -> None:
     real = ending.clear
 
-    def clear(work: Any) -> None:
+    def clear(work: Work) -> None:
         refusing.on = False
         real(work)
 
@@ -139,41 +161,108 @@ def test_a_state_that_is_stored_a_moment_later_leaves_no_lock(
     run = bench.confirmed(FAILS)
     refusing.on = True
     assert bench.work(run.apply) is RunStatus.ERRORED
-    assert lock() == (None, "")
     assert [name for name, _ in events("environment.lock") + events("environment.unlock")] == ["Lockstep"] * 2
+    settled(run)
+
+
+def test_the_worker_of_the_plan_unlocks_nothing(
+    bench: Bench, refusing: Refusing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can be there for minutes still: it reads the attributes of its plan."""
+    reading, read = threading.Event(), threading.Event()
+
+    def slowly(*_: object, **__: object) -> None:
+        reading.set()
+        assert read.wait(120)
+
+    monkeypatch.setattr(job, "summarize", slowly)
+    run = bench.run(FAILS)
+    planning = bench.start(run.plan)
+    assert reading.wait(120)
+    db.session.rollback()
     db.session.refresh(run)
-    assert run.error.endswith("It is now.")
+    runs.confirm(factories.member(), run)
+    refusing.on = True
+    assert bench.work(run.apply) is RunStatus.ERRORED
+    read.set()
+    planning.result()
+    assert locks() == [WHY]
 
 
-def test_the_uploaded_state_is_what_was_missing(bench: Bench, refusing: Refusing) -> None:
+def test_an_upload_of_that_state_unlocks(bench: Bench, refusing: Refusing) -> None:
     run = unkept(bench, refusing)
-    [path] = (bench.home / "work").glob("*/state/terraform.tfstate")
-    content = path.read_bytes()
-    member = factories.member("alice")
-    state_writes.upload(member, bench.environment, content, force=False, typed_name="")
-    assert lock() == ("Lockstep", WHY), "nobody but Lockstep knows that it is this state"
+    later = bench.run(FAILS, by="bob")
+    content = state_of(bench)
+    other = json.dumps({**json.loads(content), "serial": 1, "resources": []}).encode()
+    state_writes.upload(factories.member(), bench.environment, other, force=False, typed_name="")
+    assert locks() == [WHY], "it is not that state"
+    state_writes.upload(factories.member(), bench.environment, content, force=False, typed_name="")
+    settled(run)
+    assert lab.status(later) is RunStatus.PLAN_QUEUED
     pass_time(run)
     reconcile.look_around()
-    assert lock() == (None, "")
     assert bench.workdirs() == []
 
 
-def test_a_lock_by_hand_stays_and_says_it_too(bench: Bench, refusing: Refusing, tmp_path: Path) -> None:
+def state_of(bench: Bench) -> bytes:
+    [path] = (bench.home / "work").glob("*/state/terraform.tfstate")
+    return path.read_bytes()
+
+
+def test_whoever_takes_the_state_from_the_machine_has_not_stored_it(bench: Bench, refusing: Refusing) -> None:
+    run = unkept(bench, refusing)
+    content = state_of(bench)
+    [path] = (bench.home / "work").glob("*/state/terraform.tfstate")
+    path.unlink()
+    pass_time(run)
+    reconcile.look_around()
+    assert locks() == [WHY]
+    db.session.refresh(run)
+    assert run.error_code == "state_unkept"
+    state_writes.upload(factories.member(), bench.environment, content, force=False, typed_name="")
+    settled(run)
+
+
+def test_a_lock_by_hand_is_another_one(bench: Bench, refusing: Refusing, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     run = bench.confirmed(held(gate))
     applying = bench.start(run.apply)
     lab.until(lambda: states.latest(bench.environment.id), "the state of the first resource")
     environments.lock(factories.member("bob"), bench.environment, "Freeze")
-    old = str(bench.environment.lock_mark)
     refusing.on = True
     gate.touch()
     applying.result()
-    assert lab.status(run) is RunStatus.ERRORED
-    assert lock() == ("bob", f"Freeze ({WHY})")
-    with pytest.raises(Conflict, match="your page did not show this lock"):
-        environments.unlock(factories.member("bob"), bench.environment, old)
+    by_hand = "bob, who locked it by hand: Freeze"
+    assert (lab.status(run), locks()) == (RunStatus.ERRORED, [WHY, by_hand])
+    later = bench.run(FAILS)
+    environments.unlock(factories.member("bob"), bench.environment, str(factories.environment().lock_mark))
+    assert (lab.status(later), locks()) == (RunStatus.PENDING, [WHY])
+    environments.lock(factories.member("bob"), bench.environment, "Freeze")
     refusing.on = False
     pass_time(run)
     reconcile.look_around()
-    assert lock() == ("bob", "Freeze")
-    assert json.loads(states.content(bench.environment, 1)[1])["resources"]
+    assert (lab.status(later), locks()) == (RunStatus.PENDING, [by_hand])
+
+
+def test_nothing_is_stored_under_the_lock_of_a_terminal(bench: Bench, refusing: Refusing) -> None:
+    """Somebody unlocked and works from their terminal: its next state would be refused as an older one."""
+    run = unkept(bench, refusing)
+    service.release(factories.member("bob"), bench.environment, 1)
+    state_locks.take(factories.member("bob"), bench.environment, {"ID": "x-1", "Operation": "OperationTypeApply"})
+    refusing.on = False
+    pass_time(run)
+    reconcile.look_around()
+    assert states.latest(bench.environment.id) is None
+
+
+def test_what_is_found_on_a_machine_that_was_given_up_locks(bench: Bench, refusing: Refusing) -> None:
+    run = unkept(bench, refusing)
+    db.session.execute(update(Run).where(Run.id == run.id).values(unkept=None))
+    bench.environment.unkept_run_id = None
+    db.session.commit()
+    pass_time(run)
+    assert locks() == []
+    for _ in range(2):
+        reconcile.look_around()
+        assert locks() == [WHY]
+    assert len(events("environment.lock")) == 2
