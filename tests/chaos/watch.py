@@ -22,12 +22,12 @@ from tests.chaos.stack import Stack
 SAID_AFTER, MOST = 60.0, 180.0
 FINAL = ("planned_and_finished", "applied", "discarded", "canceled", "errored", "interrupted")
 AT_WORK = ("plan_queued", "planning", "apply_queued", "applying")
-#: What a lock by hand keeps from starting.
+#: What a lock keeps from starting.
 _STARTING = ("pending", "plan_queued", "apply_queued")
 
 _LOOK = """
 SELECT run.id, environment.name AS environment, run.number, run.status, environment.active_run_id AS active,
-       environment.locked_by_id AS locked, plan.status AS plan, plan.log_size AS plan_log,
+       COALESCE(environment.locked_by_id, environment.unkept_run_id) AS locked, plan.status AS plan, plan.log_size AS plan_log,
        plan.queued_at AS plan_queued,
        apply.status AS apply, apply.log_size AS apply_log, apply.queued_at AS apply_queued,
        plan.worker AS plan_worker, apply.worker AS apply_worker
