@@ -27,8 +27,8 @@ _STARTING = ("pending", "plan_queued", "apply_queued")
 
 _LOOK = """
 SELECT run.id, environment.name AS environment, run.number, run.status, environment.active_run_id AS active,
-       COALESCE(environment.locked_by_id, environment.unkept_run_id) AS locked, plan.status AS plan, plan.log_size AS plan_log,
-       plan.queued_at AS plan_queued,
+       COALESCE(environment.locked_by_id, environment.unkept_run_id) AS locked,
+       plan.status AS plan, plan.log_size AS plan_log, plan.queued_at AS plan_queued,
        apply.status AS apply, apply.log_size AS apply_log, apply.queued_at AS apply_queued,
        plan.worker AS plan_worker, apply.worker AS apply_worker
 FROM run JOIN environment ON environment.id = run.environment_id
