@@ -40,7 +40,9 @@ def _tables() -> dict[str, set[str]]:
         rows = connection.exec_driver_sql("SELECT name, sql FROM sqlite_master WHERE sql IS NOT NULL")
         # A table that was altered is one that was made anew and renamed, which quotes its name.
         statements = {name: sql.replace(f'"{name}"', name) for name, sql in rows if name != "alembic_version"}
-    return {name: set(re.split(r",\s*\n\s*|\(\s*\n\s*|\s*\n\)", sql.strip())) for name, sql in statements.items()}
+    # A column that was added stands on the line of the one before.
+    between = re.compile(r",\s*\n\s*|\(\s*\n\s*|\s*\n\)|, (?=\w+ [A-Z]+,?\s*\n)")
+    return {name: set(between.split(sql.strip())) for name, sql in statements.items()}
 
 
 @pytest.mark.usefixtures("empty")
