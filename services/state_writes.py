@@ -61,10 +61,13 @@ def upload(
     except StaleState as error:
         db.session.rollback()
         raise Invalid("state", f"{error} Nothing was changed.") from None
+    missing = environment.unkept_run_id
     if version is None:
         db.session.rollback()
+        current = states.latest(environment.id)
+        if missing is not None and current is not None and unkept.settle(missing):
+            return current
         raise Invalid("state", "That is the current state already. Nothing was changed.")
-    missing = environment.unkept_run_id
     _commit(membership, environment, version, forced=force)
     if missing is not None:
         unkept.settle(missing)

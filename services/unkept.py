@@ -9,52 +9,61 @@ cannot be stored here), and ``error`` and ``code``: what the run's page says of 
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import select, update
+from sqlalchemy import func, or_, select, update
 
 from extensions import db
-from models import Environment, Membership, Run, StateVersion
+from models import Environment, Membership, Phase, Run, StateVersion
+from policy.mfa import PhaseKind
 from policy.permissions import Permission
 from services import audit, runs
 from services.access import require
 from services.compare_and_set import won
 from services.errors import Conflict
+from services.execution import interruption
 
 
-def hold(run: Run, sentence: str, md5: str | None, error: str, code: str) -> None:
-    """Lock the environment for the sake of this run's state, with an audit event; the caller commits."""
+def hold(run: Run, sentence: str, md5: str | None, error: str, code: str) -> bool:
+    """Lock the environment for the sake of this run's state, with an audit event; the caller commits.
+
+    False, and nothing is kept, where it is locked for another run's.
+    """
+    free = or_(Environment.unkept_run_id.is_(None), Environment.unkept_run_id == run.id)
+    if not won(update(Environment).where(Environment.id == run.environment_id, free).values(unkept_run_id=run.id)):
+        return False
     run.unkept = {"sentence": sentence, "md5": md5, "error": error, "code": code}
-    here = update(Environment).where(Environment.id == run.environment_id)
-    db.session.execute(here.values(unkept_run_id=run.id))
     audit.record("environment.lock", None, run=run, reason=sentence)
+    return True
 
 
-def settle(run_id: int) -> None:
-    """Where the state that a run left is stored by now, its page says so, and the lock comes off; commits.
+def settle(run_id: int, found: str | None = None) -> bool:
+    """Where the state that a run left is stored by now, its page says so, and the lock comes off; commits. Whether so.
 
-    Somebody's upload of it is that run's state from now on.
+    ``found`` is the MD5 of what is in the working directory now, where a worker looked. Somebody's upload of the state
+    is that run's from now on.
     """
     run = db.session.get_one(Run, run_id, populate_existing=True)
-    version = _stored(run, run.unkept) if run.unkept else None
+    md5 = found or (run.unkept or {}).get("md5")
+    version = stored_since(run.environment_id, md5, run.apply.id) if run.unkept and md5 else None
     if version is None:
         db.session.commit()
-        return
+        return False
     db.session.refresh(run, with_for_update={"of": Run})
     left, environment_id = run.unkept, run.environment_id
     if left is None:  # settled at this moment
         db.session.commit()
-        return
-    version.run_id = run.id
+        return False
+    version.run_id = version.run_id or run.id
     run.error, run.error_code, run.unkept = left["error"], left["code"], None
     if run.interruption is not None:
         run.interruption = run.interruption | {"unkept": "", "serial": version.serial}
+        run.error = interruption.sentence(PhaseKind.APPLY, run.interruption)
     unlocked = _unlock(environment_id, run_id)
     if unlocked:
         audit.record("environment.unlock", None, run=run)
     db.session.commit()
     if unlocked:
         runs.start_all(environment_id)
+    return True
 
 
 def release(membership: Membership, environment: Environment, seen: int) -> None:
@@ -63,7 +72,8 @@ def release(membership: Membership, environment: Environment, seen: int) -> None
     Raises :class:`services.errors.Forbidden`, and :class:`Conflict` where that lock is gone or another run's.
     """
     require(membership, Permission.LOCK, "You cannot unlock this environment.", environment)
-    run = db.session.get(Run, environment.unkept_run_id) if environment.unkept_run_id is not None else None
+    mine = select(Run).where(Run.id == environment.unkept_run_id)
+    run = db.session.scalar(mine.with_for_update(of=Run))  # before its environment, as everywhere
     if run is None or run.number != seen or not _unlock(environment.id, run.id):
         db.session.rollback()
         raise Conflict("That lock is gone already. Nothing was changed; look at the settings as they are now.")
@@ -78,9 +88,15 @@ def _unlock(environment_id: int, run_id: int) -> bool:
     return won(mine.values(unkept_run_id=None))
 
 
-def _stored(run: Run, left: dict[str, Any]) -> StateVersion | None:
-    """The version that is this state, byte by byte, stored since its apply began."""
-    begun = run.apply.started_at or run.created_at
-    same = StateVersion.environment_id == run.environment_id, StateVersion.md5 == left["md5"]
-    query = select(StateVersion).where(*same, StateVersion.created_at >= begun)
+def stored_since(environment_id: int, md5: str, phase_id: int) -> StateVersion | None:
+    """The newest version that is exactly this state, of those that are there since the phase began.
+
+    The version that was current then counts: an apply may change nothing. Older ones do not: what somebody replaced
+    since is what a destroy leaves again, byte by byte.
+    """
+    of_environment = StateVersion.environment_id == environment_id
+    begun = select(Phase.started_at).where(Phase.id == phase_id).scalar_subquery()
+    current = select(func.max(StateVersion.number)).where(of_environment, StateVersion.created_at <= begun)
+    since = StateVersion.number >= func.coalesce(current.scalar_subquery(), 0)
+    query = select(StateVersion).where(of_environment, StateVersion.md5 == md5, since)
     return db.session.scalar(query.order_by(StateVersion.number.desc()).limit(1))

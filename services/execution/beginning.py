@@ -14,7 +14,8 @@ from flask import current_app
 from extensions import db
 from models import Phase, Run
 from policy.mfa import PhaseKind
-from services import archive_child, archives, configurations, states, variables
+from policy.permissions import Permission
+from services import access, archive_child, archives, configurations, states, variables
 from services.execution import disk, hidden, host, prepared, steps
 from services.execution.backend_blocks import is_configuration
 from services.execution.lease import held
@@ -65,6 +66,11 @@ def _prepared(phase_id: int, credentials: TemporaryCredentials | None, reader: a
     return work
 
 
+def barred(phase: Phase) -> bool:
+    """Whether who queued the phase may not apply there any more."""
+    return phase.actor is not None and not access.may(phase.actor, Permission.WRITE, phase.run.environment)
+
+
 def _make(workdir: Workdir) -> None:
     """Make it anew. One in which a command was started is left as it is."""
     begun = workdir.begun
@@ -96,6 +102,9 @@ def _read(
     phase = steps.of_run(phase_id)
     assert phase is not None  # noqa: S101 (it was taken)
     run = phase.run
+    if phase.actor is not None and barred(phase):  # it waited, and they went meanwhile
+        said = f"{phase.actor.name} may not apply here any more. Nothing was run. Queue a new plan."
+        raise PhaseFailed("access_ended", said)
     values, content = steps.values_of(run, phase), _content(run, phase)
     work = steps.work_of(run, phase, values, credentials, gated=credentials is not None)
     work.walls = walls

@@ -244,7 +244,7 @@ def clear(work: Work) -> None:
         log.error("run %s: %s", work.run_id, said)
         return
     if work.kind is PhaseKind.APPLY:
-        steadily(lambda: unkept.settle(work.run_id))
+        steadily(lambda: unkept.settle(work.run_id, keeping.left_md5(work)))
     over = steadily(lambda: work.run.status).final
     db.session.rollback()  # removing can take a while
     try:

@@ -9,11 +9,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from flask import current_app
-from sqlalchemy import func, select
 
 from config import Config
 from extensions import db
-from models import Phase, StateVersion
 from policy import state_file
 from policy.mfa import PhaseKind
 from services import audit, states
@@ -21,6 +19,7 @@ from services.execution.inside import NotAFile, TooLarge
 from services.execution.lease import held
 from services.execution.work import Work
 from services.mfa import sts
+from services.unkept import stored_since
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,11 @@ def sentence(work: Work) -> str:
 
 def left_md5(work: Work) -> str | None:
     """The MD5 of the state that :func:`unkept` tells of; None where it cannot be stored here."""
-    newest, readable = _newest(work)
+    try:
+        newest, readable = _newest(work)
+    except Exception as error:  # as above
+        log.error("run %s: its state cannot be read: %s", work.run_id, type(error).__name__)
+        return None
     return _md5(newest) if newest and readable else None
 
 
@@ -111,18 +114,8 @@ def _store(work: Work, content: bytes, first: Callable[[], object] = lambda: Non
 
 
 def _stored_before(work: Work, content: bytes) -> bool:
-    """Whether exactly this state is kept already since the phase began, perhaps under newer ones.
-
-    The version that was current then counts: an apply may change nothing. Older ones do not: what somebody replaced
-    since is what a destroy leaves again, byte by byte.
-    """
-    md5 = _md5(content)
-    of_environment = StateVersion.environment_id == work.environment_id
-    begun = select(Phase.started_at).where(Phase.id == work.phase_id).scalar_subquery()
-    current = select(func.max(StateVersion.number)).where(of_environment, StateVersion.created_at <= begun)
-    since = StateVersion.number >= func.coalesce(current.scalar_subquery(), 0)
-    query = select(StateVersion.id).where(of_environment, StateVersion.md5 == md5, since)
-    return db.session.scalar(query.limit(1)) is not None
+    """Whether exactly this state is kept already since the phase began, perhaps under newer ones."""
+    return stored_since(work.environment_id, _md5(content), work.phase_id) is not None
 
 
 def _md5(content: bytes) -> str:

@@ -14,11 +14,14 @@ from datetime import datetime
 from pathlib import Path
 
 from flask import current_app
+from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from extensions import db
 from models import Phase, PhaseStatus, Run
-from policy.lifecycle import LEASE
+from policy import run_errors
+from policy.lifecycle import LEASE, RunStatus
+from policy.mfa import PhaseKind
 from services import clock, states, unkept
 from services.execution import inside, keeping, steps, terraform
 from services.execution.child import ChildNotStarted
@@ -56,7 +59,7 @@ def _sweep(path: Path) -> None:
             _told.add(path)
         return
     if _applied(path):
-        unkept.settle(phase.run_id)
+        unkept.settle(phase.run_id, keeping.left_md5(steps.of_ended(phase, path)))
     log.warning("%s was left behind and is removed", path)
     Workdir(path).remove()
 
@@ -66,8 +69,13 @@ def _hold(path: Path, phase: Phase) -> None:
     run = db.session.get_one(Run, phase.run_id, populate_existing=True, with_for_update={"of": Run})
     if run.unkept is None and not _environment_moved_on(phase):
         work = steps.of_ended(phase, path)
-        unkept.hold(run, keeping.sentence(work), keeping.left_md5(work), run.error, run.error_code)
-        log.error("run %s: its newest state is in %s alone", run.id, path)
+        said = keeping.sentence(work)
+        if unkept.hold(run, said, keeping.left_md5(work), run.error, run.error_code):
+            log.error("run %s: its newest state is in %s alone", run.id, path)
+            if run.interruption is not None:
+                run.interruption = run.interruption | {"unkept": said}
+            elif run.error or run.status is not RunStatus.APPLIED:
+                run.error, run.error_code = f"{run.error} {said}".strip()[:1000], run_errors.STATE_UNKEPT
     db.session.commit()
 
 
@@ -122,14 +130,17 @@ def unsaved(path: Path, phase: Phase) -> bool:
 
 
 def _environment_moved_on(phase: Phase) -> bool:
-    """Whether another run or a terminal has the environment, or a state was stored since: an older one must not come on
-    top.
-    """
-    environment = phase.run.environment
+    """Whether another run or a terminal has the environment, or had it since: an older state must not come on top."""
+    environment, begun = phase.run.environment, _begun(phase)
+    mine = (None, phase.run_id)
+    if environment.active_run_id not in mine or environment.unkept_run_id not in mine or environment.state_lock_id:
+        return True
     latest = states.latest(environment.id)
-    newer = latest is not None and latest.run_id != phase.run_id and latest.created_at > _begun(phase)
-    another = environment.active_run_id not in (None, phase.run_id) or environment.state_lock_id is not None
-    return newer or another
+    if latest is not None and latest.run_id != phase.run_id and latest.created_at > begun:
+        return True
+    others = Run.environment_id == environment.id, Run.id != phase.run_id, Phase.kind == PhaseKind.APPLY
+    later = select(Phase.id).join(Run, Phase.run_id == Run.id).where(*others, Phase.started_at > begun)
+    return db.session.scalar(later.limit(1)) is not None
 
 
 def _begun(phase: Phase) -> datetime:

@@ -21,7 +21,7 @@ from models import Blob, ConfigurationVersion, Environment, Organization, Phase,
 from policy.lifecycle import Event, RunStatus
 from policy.mfa import PhaseKind
 from services import clock, runs, states, variables
-from services.execution import ending, follow, host, lease, steps, stopping, taking
+from services.execution import beginning, ending, follow, host, lease, steps, stopping, taking
 from services.execution.redact import HideAll
 from services.execution.work import Work
 from services.execution.workdir import Workdir
@@ -103,7 +103,7 @@ def _phase(phase_id: int, finish: Event) -> None:
     """What `taking.py`, `job.py`, `steps.py` and `follow.py` ask the database for, in their order."""
     phase = steps.of_run(phase_id, lock=True)
     assert phase is not None  # noqa: S101 (made above)
-    taking.barred(phase)
+    beginning.barred(phase)
     taking.mark(phase)
     phase = steps.of_run(phase_id)
     assert phase is not None  # noqa: S101

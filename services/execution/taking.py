@@ -15,8 +15,7 @@ from extensions import db
 from models import Environment, Phase, PhaseStatus, Run
 from policy import mfa
 from policy.lifecycle import LEASE, Event
-from policy.permissions import Permission
-from services import access, archive_child, audit, clock, runs
+from services import archive_child, audit, clock, runs
 from services.compare_and_set import won
 from services.errors import Conflict
 from services.execution import beginning, ending, lease, steps
@@ -43,7 +42,7 @@ def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
     run = phase.run
     # The environment, too: who locks it by hand at this moment comes before, or finds a phase that runs.
     db.session.refresh(run.environment, with_for_update={"of": Environment, "key_share": True})
-    if barred(phase):
+    if beginning.barred(phase):
         ending.bar(phase)
         return None
     locked = run.environment.locked
@@ -64,11 +63,6 @@ def _taken(phase_id: int, reader: archive_child.Reader) -> Work | None:
         db.session.rollback()
         return None
     return beginning.prepare(phase_id, credentials, reader)
-
-
-def barred(phase: Phase) -> bool:
-    """Whether who queued the phase may not apply there any more."""
-    return phase.actor is not None and not access.may(phase.actor, Permission.WRITE, phase.run.environment)
 
 
 def mark(phase: Phase) -> None:

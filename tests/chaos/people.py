@@ -72,10 +72,11 @@ class Person(threading.Thread):
         return False
 
     def unlock(self, environment: str) -> None:
-        """Take a manual lock off."""
+        """Take the locks off."""
         page = self.browser.get(f"/terraform/{ORGANIZATION}/environments/{environment}/settings")
-        if "unlock" in page.forms:
-            self._did("unlock", self.browser.submit(page.forms["unlock"]))
+        for name in ("unlock", "go-on"):
+            if name in page.forms:
+                self._did(name, self.browser.submit(page.forms[name]))
 
     def _press(self, page: Page, name: str) -> None:
         twice = self._chance.random() < 0.15

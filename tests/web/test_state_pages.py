@@ -247,6 +247,15 @@ def test_a_missing_state_is_told_and_only_an_upload_gets_in(app: Flask, alice: C
     assert "Locked by Lockstep" not in text(alice.get(f"{world.path}/settings"))
 
 
+def test_an_upload_of_what_is_there_already_settles_too(app: Flask, alice: Client, world: World) -> None:
+    """The answer to the first upload was lost, with whatever was to unlock."""
+    save(app, content(9, "a"))
+    leave_state(app, content(9, "a"))
+    assert upload(alice, world, content(9, "a")).status_code == 303
+    assert "Locked by Lockstep" not in text(alice.get(f"{world.path}/settings"))
+    assert upload(alice, world, content(9, "a")).status_code == 422
+
+
 def test_a_missing_state_of_another_backend_is_pushed_there(app: Flask, alice: Client, world: World) -> None:
     leave_state(app, b"", "s3")
     settings = text(alice.get(f"{world.path}/settings"))

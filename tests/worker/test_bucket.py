@@ -18,6 +18,7 @@ import config
 from extensions import db
 from models import Blob, Environment, LogChunk, Phase, PhaseStatus, StateVersion
 from policy.lifecycle import LEASE, RunStatus
+from policy.permissions import Access
 from services import clock, configurations, doctor, runs, state_writes, states
 from services.doctor import Status
 from services.execution import inside, job, lease, reconcile, store_wait
@@ -262,6 +263,22 @@ def goes_away_before_the_plan_is_stored(bucket: Bucket, monkeypatch: pytest.Monk
         return whole_plan(plan)
 
     monkeypatch.setattr(job, "whole_plan", whole)
+
+
+@pytest.mark.usefixtures("told_soon")
+def test_who_goes_while_their_run_waits_for_the_bucket_begins_nothing(bench: Bench, bucket: Bucket) -> None:
+    run = bench.run(ONE, by="bob")
+    bucket.away()
+    phase = bench.start(run.plan)
+    lab.until(lambda: SOON in lab.log_of(run.plan), "the log says so")
+    factories.grant(bench.environment, "bob", Access.READ)
+    bucket.back()
+    phase.result()
+    assert lab.status(run) is RunStatus.ERRORED
+    db.session.refresh(run)
+    said = "bob may not apply here any more. Nothing was run. Queue a new plan."
+    assert (run.error_code, run.error) == ("access_ended", said)
+    assert "Initializing" not in lab.log_of(run.plan)
 
 
 @pytest.mark.usefixtures("told_soon")

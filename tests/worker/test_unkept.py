@@ -19,7 +19,7 @@ from policy.lifecycle import RunStatus
 from services import clock, environments, holds, runs, state_locks, state_writes, states
 from services import unkept as service
 from services.errors import Conflict
-from services.execution import ending, job, reconcile
+from services.execution import ending, interruption, job, keeping, reconcile
 from services.execution.work import Work
 from services.holds import HolderKind
 from tests import factories
@@ -266,3 +266,61 @@ def test_what_is_found_on_a_machine_that_was_given_up_locks(bench: Bench, refusi
         reconcile.look_around()
         assert locks() == [WHY]
     assert len(events("environment.lock")) == 2
+    db.session.refresh(run)
+    assert run.error_code == "state_unkept" and run.error.count("It stays on the worker’s machine") == 2
+
+
+def test_what_cannot_even_be_looked_at_ends_the_run_all_the_same(
+    bench: Bench, refusing: Refusing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreadable(_: Work) -> tuple[bytes, bool]:
+        raise OSError
+
+    run = bench.confirmed(FAILS)
+    monkeypatch.setattr(keeping, "_newest", unreadable)
+    refusing.on = True
+    assert bench.work(run.apply) is RunStatus.ERRORED
+    db.session.refresh(run)
+    assert run.unkept is not None and run.unkept["md5"] is None
+    assert locks() == [WHY]
+
+
+def test_an_older_run_s_state_does_not_come_on_top_of_a_newer_one_s(bench: Bench, refusing: Refusing) -> None:
+    older = unkept(bench, refusing)
+    service.release(factories.member("bob"), bench.environment, 1)
+    newer = bench.run(FAILS)
+    refusing.on = False
+    assert bench.work(newer.plan) is RunStatus.AWAITING_CONFIRMATION
+    runs.confirm(factories.member(), newer)
+    refusing.on = True
+    assert bench.work(newer.apply) is RunStatus.ERRORED
+    assert not service.hold(older, "It stays there.", None, "", ""), "one at a time, and the newer one counts"
+    db.session.rollback()
+    refusing.on = False
+    pass_time(older)
+    reconcile.look_around()
+    assert states.latest(bench.environment.id) is None
+    db.session.rollback()
+    pass_time(newer)
+    for _ in range(2):
+        reconcile.look_around()
+    version = states.latest(bench.environment.id)
+    assert version is not None and version.run_id == newer.id and locks() == []
+
+
+def test_a_state_that_an_apply_left_as_it_was_is_stored(bench: Bench) -> None:
+    """It failed before it changed anything, and the database was away at that moment."""
+    first = factories.run(bench.environment, RunStatus.APPLIED)
+    before = factories.state(first)
+    run = factories.run(bench.environment, RunStatus.INTERRUPTED)
+    run.apply.started_at = clock.now()
+    facts = interruption.known(run, run.apply) | {"step": "apply", "unkept": "It stays there."}
+    run.interruption, run.error = facts, interruption.sentence(run.apply.kind, facts)
+    assert service.hold(run, "It stays there.", before.md5, "", "vanished")
+    db.session.commit()
+    assert service.settle(run.id)
+    assert locks() == [] and not service.settle(run.id)
+    db.session.refresh(before)
+    assert before.run_id == first.id
+    assert run.interruption is not None and (run.interruption["unkept"], run.interruption["serial"]) == ("", 1)
+    assert "The state was saved up to serial 1" in run.error and "It stays there" not in run.error
