@@ -147,7 +147,8 @@ def test_an_old_page_changes_no_other_team(app: Flask, alice: Client, world: Wor
 
 
 def _grants() -> list[factories.people.Grant]:
-    return list(db.session.scalars(db.select(factories.people.Grant)))
+    grants = factories.people.Grant
+    return list(db.session.scalars(db.select(grants).order_by(grants.id)))
 
 
 @pytest.mark.parametrize("name", ["", "Platform", "a b", "x" * 65, "platform"])

@@ -23,7 +23,7 @@ FORM = {"name": " my  laptop ", "scope": "queue", "days": "90"}
 
 def kept(app: Flask) -> list[ApiToken]:
     with app.app_context():
-        return list(db.session.scalars(select(ApiToken)))
+        return list(db.session.scalars(select(ApiToken).order_by(ApiToken.id)))
 
 
 def text(client: Client, path: str = PAGE) -> str:
