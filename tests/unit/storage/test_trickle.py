@@ -101,7 +101,7 @@ def test_it_is_given_up(trickle: Trickle, call: Callable[[], object], at_once: b
     with pytest.raises(object_store.StoreAway) as away:
         call()
     assert away.value.reason == "TimeoutError"
-    assert 1 <= time.monotonic() - began < 20, "without a limit it would take for ever"
+    assert 1 <= time.monotonic() - began < 4
 
 
 @pytest.mark.usefixtures("installation")
