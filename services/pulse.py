@@ -201,16 +201,8 @@ def _query() -> Select[Any]:
     columns = [Run.__table__.c[name].label(f"run_{name}") for name in _names(Run, {"summary"})]
     for name, phase in (("plan", plan), ("apply", apply)):
         columns += [getattr(phase, column).label(f"{name}_{column}") for column in _names(Phase, set())]
-    told = {
-        "mfa_level",
-        "session_seconds",
-        "active_run_id",
-        "locked_by_id",
-        "locked_at",
-        "lock_reason",
-        "unkept_run_id",
-    }
-    told |= {"state_lock_id", "state_lock_by_id", "name"}
+    told = {"mfa_level", "session_seconds", "active_run_id", "locked_by_id", "locked_at", "lock_reason"}
+    told |= {"unkept_run_id", "state_lock_id", "state_lock_by_id", "name"}
     columns += [Environment.__table__.c[name].label(f"environment_{name}") for name in sorted(told)]
     attempts = select(func.max(MfaAttempt.id)).where(
         or_(MfaAttempt.phase_id == plan.id, MfaAttempt.phase_id == apply.id)

@@ -142,19 +142,14 @@ def start_pending(environment_id: int) -> None:
 
 
 def start_all(environment_id: int) -> None:
-    """The environment is unlocked: what was queued starts, and what is pending where it is free; commits."""
-    start_queued(environment_id)
-    start_pending(environment_id)
-
-
-def start_queued(environment_id: int) -> None:
-    """Hand to the workers again what a lock kept queued; commits."""
+    """The environment is unlocked: the workers get again what the lock kept queued, then what is pending; commits."""
     kept = select(Phase.id, Phase.queued_at).join(Run, Phase.run_id == Run.id)
     kept = kept.where(Run.environment_id == environment_id, Phase.status == PhaseStatus.QUEUED)
     found = db.session.execute(kept).all()
     db.session.commit()
     for row in found:
         queue.enqueue_phase(Phase(id=row.id, queued_at=row.queued_at))
+    start_pending(environment_id)
 
 
 def _start(run: Run) -> RunStatus:

@@ -126,12 +126,12 @@ def _allowed(
     require(membership, permission, sentence, environment)
     organization_id, user_id, environment_id = membership.organization_id, membership.user_id, environment.id
 
-    def still() -> None:
+    def _still() -> None:
         states.hold_still(environment_id)
         hold_membership(organization_id, user_id)
         require(membership, permission, sentence, environment)
 
-    return still
+    return _still
 
 
 def _commit(membership: Membership, environment: Environment, version: StateVersion | None, **details: Any) -> None:

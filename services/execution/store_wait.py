@@ -40,12 +40,12 @@ class StoreWait:
         With ``cancel``, where giving up loses nothing, raises :class:`work.CancelCame` once somebody wants that.
         """
 
-        def look(away: StoreAway) -> None:
+        def _meanwhile(away: StoreAway) -> None:
             self._look(away)
             if cancel and self._canceled():
                 raise CancelCame
 
-        answer = steadily(call, look)
+        answer = steadily(call, _meanwhile)
         steadily(self._over)
         return answer
 
