@@ -3,11 +3,12 @@
 What ran next would work on the older one and create everything a second time. So the environment is locked, until
 exactly that state is stored, by the worker or as an upload, or until a person says that runs may go on.
 
-A run's ``unkept`` has these keys: ``sentence`` (which says where the state is), ``md5`` (of that state, None where it
-cannot be stored here), and ``error`` and ``code``: what the run's page says of its end once the state is stored.
+A run's ``unkept`` is a :class:`Left`, as an object.
 """
 
 from __future__ import annotations
+
+from dataclasses import asdict, dataclass
 
 from sqlalchemy import func, or_, select, update
 
@@ -22,7 +23,19 @@ from services.errors import Conflict
 from services.execution import interruption
 
 
-def hold(run: Run, sentence: str, md5: str | None, error: str, code: str) -> bool:
+@dataclass(frozen=True)
+class Left:
+    """``sentence`` says where the state is, ``md5`` which it is (None where it cannot be stored here). ``error`` and
+    ``code`` are what the run's page says of its end once the state is stored.
+    """
+
+    sentence: str
+    md5: str | None
+    error: str
+    code: str
+
+
+def hold(run: Run, left: Left) -> bool:
     """Lock the environment for the sake of this run's state, with an audit event; the caller commits.
 
     False, and nothing is kept, where it is locked for another run's.
@@ -30,8 +43,8 @@ def hold(run: Run, sentence: str, md5: str | None, error: str, code: str) -> boo
     free = or_(Environment.unkept_run_id.is_(None), Environment.unkept_run_id == run.id)
     if not won(update(Environment).where(Environment.id == run.environment_id, free).values(unkept_run_id=run.id)):
         return False
-    run.unkept = {"sentence": sentence, "md5": md5, "error": error, "code": code}
-    audit.record("environment.lock", None, run=run, reason=sentence)
+    run.unkept = asdict(left)
+    audit.record("environment.lock", None, run=run, reason=left.sentence)
     return True
 
 
@@ -42,8 +55,7 @@ def settle(run_id: int, found: str | None = None) -> bool:
     is that run's from now on.
     """
     run = db.session.get_one(Run, run_id, populate_existing=True)
-    md5 = found or (run.unkept or {}).get("md5")
-    version = stored_since(run.environment_id, md5, run.apply.id) if run.unkept and md5 else None
+    version = _stored(run, Left(**run.unkept), found) if run.unkept else None
     if version is None:
         db.session.commit()
         return False
@@ -86,6 +98,17 @@ def release(membership: Membership, environment: Environment, seen: int) -> None
 def _unlock(environment_id: int, run_id: int) -> bool:
     mine = update(Environment).where(Environment.id == environment_id, Environment.unkept_run_id == run_id)
     return won(mine.values(unkept_run_id=None))
+
+
+def _stored(run: Run, left: Left, found: str | None) -> StateVersion | None:
+    """The version that is the missing state. One that could not be read is what was ``found`` and stored since the end:
+    what was stored before may only lie beside where it was.
+    """
+    if left.md5 is not None:
+        return stored_since(run.environment_id, left.md5, run.apply.id)
+    version = stored_since(run.environment_id, found, run.apply.id) if found else None
+    since_the_end = version is not None and run.finished_at is not None and version.created_at > run.finished_at
+    return version if since_the_end else None
 
 
 def stored_since(environment_id: int, md5: str, phase_id: int) -> StateVersion | None:

@@ -6,7 +6,6 @@ Each ending is one transaction that first makes sure that the phase is still thi
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -28,6 +27,7 @@ from services.execution.steady import steadily
 from services.execution.work import CancelCame, PhaseFailed, Work
 from services.mfa import handoff
 from services.storage import logs
+from services.unkept import Left
 
 log = logging.getLogger(__name__)
 
@@ -38,22 +38,12 @@ IDENTITY_SECONDS = 5
 _VANISHED = "vanished"
 
 
-@dataclass(frozen=True)
-class Lost:
-    """A state that could not be stored (services/unkept.py)."""
-
-    sentence: str
-    md5: str | None
-    error: str
-    code: str
-
-
-def missing(work: Work, error: str, code: str) -> Lost | None:
+def missing(work: Work, error: str, code: str) -> Left | None:
     """What the working directory holds that cannot be stored, tried once more. ``error`` and ``code`` are what the run
     ended with.
     """
     sentence = keeping.unkept(work)
-    return Lost(sentence, keeping.left_md5(work), error[:1000], code) if sentence else None
+    return Left(sentence, keeping.left_md5(work), error[:1000], code) if sentence else None
 
 
 def finish(
@@ -63,7 +53,7 @@ def finish(
     said: str,
     values: dict[str, Any],
     status: PhaseStatus = PhaseStatus.FINISHED,
-    lost: Lost | None = None,
+    lost: Left | None = None,
 ) -> None:
     """The run moves on by ``event``, the phase is ended, the log says so; then the next run may start.
 
@@ -83,7 +73,7 @@ def finish(
         logs.say(work.phase_id, said)
         runs.transition(run, event, **values)
         if lost is not None:
-            unkept.hold(run, lost.sentence, lost.md5, lost.error, lost.code)
+            unkept.hold(run, lost)
         details = {"phase": work.kind.value, "plan": run.plan_digest, **_state(run)}
         audit.record(f"run.{run.status.value}", None, run=run, **details)
         db.session.commit()
@@ -102,7 +92,7 @@ def fail(phase_id: int, failed: PhaseFailed, work: Work | None) -> None:
         steadily(lambda: runs.start_pending(environment_id))
 
 
-def _fail(phase_id: int, failed: PhaseFailed, sentence: str, lost: Lost | None) -> int | None:
+def _fail(phase_id: int, failed: PhaseFailed, sentence: str, lost: Left | None) -> int | None:
     code = run_errors.STATE_UNKEPT if lost else failed.code
     ended = {"status": PhaseStatus.FAILED, "finished_at": clock.now(), "exit_code": failed.exit_code}
     if not _end(phase_id, host.worker(), ended):
@@ -115,7 +105,7 @@ def _fail(phase_id: int, failed: PhaseFailed, sentence: str, lost: Lost | None) 
     try:
         runs.transition(run, Event.FAIL, error=sentence[:1000], error_code=code)
         if lost is not None:
-            unkept.hold(run, lost.sentence, lost.md5, lost.error, lost.code)
+            unkept.hold(run, lost)
     except Conflict:
         db.session.rollback()
         return None
@@ -198,8 +188,6 @@ def interrupt(work: Work, step: str) -> None:
     """Terraform vanished in ``step``: keep what is there, and tell what is known and what is not."""
     lost = steadily(lambda: missing(work, "", _VANISHED))
     facts = steadily(lambda: interruption.gather(work, step, lost.sentence if lost else ""))
-    if lost is not None:
-        lost = replace(lost, error=interruption.sentence(work.kind, facts | {"unkept": ""}))
     _interrupt(work.phase_id, facts, lost)
 
 
@@ -212,7 +200,7 @@ def lose(phase_id: int, last_sign: datetime | None) -> None:
     _interrupt(phase_id, interruption.without_directory(phase.run, phase, last_sign))
 
 
-def _interrupt(phase_id: int, facts: dict[str, Any], lost: Lost | None = None) -> None:
+def _interrupt(phase_id: int, facts: dict[str, Any], lost: Left | None = None) -> None:
     def _bookkeeping() -> int:
         if not _end(phase_id, host.worker(), {"status": PhaseStatus.FAILED, "finished_at": clock.now()}):
             raise Superseded
@@ -222,7 +210,7 @@ def _interrupt(phase_id: int, facts: dict[str, Any], lost: Lost | None = None) -
         logs.say(phase_id, sentence, tone="error")
         runs.transition(run, Event.VANISH, error=sentence[:1000], error_code=_VANISHED, interruption=facts)
         if lost is not None:
-            unkept.hold(run, lost.sentence, lost.md5, lost.error, lost.code)
+            unkept.hold(run, lost)
         audit.record("run.interrupted", None, run=run, phase=phase.kind.value, step=facts["step"], **_state(run))
         environment_id = run.environment_id
         db.session.commit()

@@ -28,6 +28,7 @@ from services.execution.child import ChildNotStarted
 from services.execution.steady import apart
 from services.execution.summary import SHOW_SECONDS
 from services.execution.workdir import GONE, STEPS, Workdir
+from services.unkept import Left
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +71,7 @@ def _hold(path: Path, phase: Phase) -> None:
     if run.unkept is None and not _environment_moved_on(phase):
         work = steps.of_ended(phase, path)
         said = keeping.sentence(work)
-        if unkept.hold(run, said, keeping.left_md5(work), run.error, run.error_code):
+        if unkept.hold(run, Left(said, keeping.left_md5(work), run.error, run.error_code)):
             log.error("run %s: its newest state is in %s alone", run.id, path)
             if run.interruption is not None:
                 run.interruption = run.interruption | {"unkept": said}

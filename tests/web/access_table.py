@@ -274,7 +274,10 @@ def furnish(app: Flask) -> dict[str, Any]:
         network = factories.environment()
         bob = factories.person("bob").id
         factories.environment("locked", locked_by_id=bob, locked_at=_LONG_AGO, lock_reason="Freeze")
-        unkept.hold(factories.run(factories.environment("locked"), RunStatus.ERRORED), "It stays there.", None, "", "")
+        unkept.hold(
+            factories.run(factories.environment("locked"), RunStatus.ERRORED),
+            unkept.Left("It stays there.", None, "", ""),
+        )
         applied = factories.run(network, RunStatus.APPLIED)
         waiting = factories.run(network, RunStatus.AWAITING_CONFIRMATION)
         shelf = factories.environment("shelf")

@@ -411,7 +411,9 @@ def test_a_lock_by_hand_keeps_others_out_and_its_holder_in(app: Flask, al: Termi
 def test_a_terminal_waits_while_a_state_is_missing(app: Flask, al: Terminal) -> None:
     """It would plan without it."""
     with app.app_context():
-        unkept.hold(factories.run(factories.environment(), RunStatus.ERRORED), "It stays there.", None, "", "")
+        unkept.hold(
+            factories.run(factories.environment(), RunStatus.ERRORED), unkept.Left("It stays there.", None, "", "")
+        )
         db.session.commit()
     answer = al.lock()
     assert answer.status_code == 423

@@ -236,7 +236,7 @@ def test_a_state_that_is_on_the_machine_only_comes_before_a_new_plan(
         factories.state(run, serial=7)  # of the first resource
         stories.errored(run, "It stays on the worker’s machine, in /data/work/phase-2-1.", "state_unkept")
         run.status, run.own_backend = status, own
-        unkept.hold(run, "It stays on the worker’s machine, in /data/work/phase-2-1.", None, "", "")
+        unkept.hold(run, unkept.Left("It stays on the worker’s machine, in /data/work/phase-2-1.", None, "", ""))
         db.session.commit()
     assert "network is locked until then" in show(alice, world)
     with app.app_context():

@@ -289,7 +289,9 @@ def test_somebody_elses_lock_asks_and_ones_own_does_not(app: Flask, alice: Clien
 
 def test_letting_runs_go_on_without_a_state_asks(app: Flask, alice: Client, world: World) -> None:
     with app.app_context():
-        unkept.hold(factories.run(factories.environment(), RunStatus.ERRORED), "It stays there.", None, "", "")
+        unkept.hold(
+            factories.run(factories.environment(), RunStatus.ERRORED), unkept.Left("It stays there.", None, "", "")
+        )
         db.session.commit()
     make_old(app, proved_at=timedelta(minutes=16))
     asked = alice.submit(f"{world.path}/settings/go-on", {"run": "1"})

@@ -224,7 +224,8 @@ def leave_state(app: Flask, content: bytes, own_backend: str | None = None) -> N
         run = factories.run(factories.environment(), RunStatus.ERRORED, own_backend=own_backend)
         run.apply.started_at = clock.now()
         md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        unkept.hold(run, "It stays on the worker’s machine, in /data/work/phase-4-1.", md5, "It failed.", "internal")
+        said = "It stays on the worker’s machine, in /data/work/phase-4-1."
+        unkept.hold(run, unkept.Left(said, md5, "It failed.", "internal"))
         db.session.commit()
 
 

@@ -223,6 +223,23 @@ def test_whoever_takes_the_state_from_the_machine_has_not_stored_it(bench: Bench
     settled(run)
 
 
+def test_what_remains_when_the_newest_is_taken_away_settles_nothing(bench: Bench) -> None:
+    """An older state, stored long ago, beside where the newest was: its errored.tfstate, say."""
+    run = factories.run(bench.environment, RunStatus.ERRORED)
+    run.apply.started_at = clock.now()
+    db.session.commit()
+    older = factories.state(run)
+    run.finished_at = clock.now()
+    for newest in ("of the newest", None):
+        assert service.hold(run, service.Left("It stays there.", newest, "", ""))
+        db.session.commit()
+        assert not service.settle(run.id, older.md5)
+        assert locks() == [WHY]
+    later = factories.state(run, serial=2)  # the unreadable one, repaired
+    assert service.settle(run.id, later.md5)
+    assert locks() == []
+
+
 def test_a_lock_by_hand_is_another_one(bench: Bench, refusing: Refusing, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     run = bench.confirmed(held(gate))
@@ -294,7 +311,9 @@ def test_an_older_run_s_state_does_not_come_on_top_of_a_newer_one_s(bench: Bench
     runs.confirm(factories.member(), newer)
     refusing.on = True
     assert bench.work(newer.apply) is RunStatus.ERRORED
-    assert not service.hold(older, "It stays there.", None, "", ""), "one at a time, and the newer one counts"
+    assert not service.hold(older, service.Left("It stays there.", None, "", "")), (
+        "one at a time, and the newer one counts"
+    )
     db.session.rollback()
     refusing.on = False
     pass_time(older)
@@ -316,7 +335,7 @@ def test_a_state_that_an_apply_left_as_it_was_is_stored(bench: Bench) -> None:
     run.apply.started_at = clock.now()
     facts = interruption.known(run, run.apply) | {"step": "apply", "unkept": "It stays there."}
     run.interruption, run.error = facts, interruption.sentence(run.apply.kind, facts)
-    assert service.hold(run, "It stays there.", before.md5, "", "vanished")
+    assert service.hold(run, service.Left("It stays there.", before.md5, "", "vanished"))
     db.session.commit()
     assert service.settle(run.id)
     assert locks() == [] and not service.settle(run.id)
