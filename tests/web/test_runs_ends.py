@@ -149,12 +149,14 @@ def test_an_interrupted_apply_says_what_is_known_and_what_to_do(app: Flask, alic
     ):  # fmt: skip
         assert part in page, part
     assert "force-unlock" not in page
+    assert "button-primary" in page.split('id="outcome"')[1].split("</section>")[0]
 
 
 def test_an_interrupted_apply_with_a_backend_of_its_own(app: Flask, alice: Client, world: World) -> None:
     interrupted(app, own_backend=True, serial=None, unkept="It stays in /data/work/phase-1-2.")
     page = show(alice, world)
     assert "force-unlock" in page and "It stays in /data/work/phase-1-2. Save it from there" in page
+    assert "button-primary" not in page.split('id="outcome"')[1].split("</section>")[0], "a new plan comes later"
 
 
 def test_an_interrupted_plan_has_nothing_to_put_right(app: Flask, alice: Client, world: World) -> None:
