@@ -102,10 +102,10 @@ def _read(
     phase = steps.of_run(phase_id)
     assert phase is not None  # noqa: S101 (it was taken)
     run = phase.run
-    if phase.actor is not None and barred(phase):  # it waited, and they went meanwhile
+    values, content = steps.values_of(run, phase), _content(run, phase)
+    if phase.actor is not None and barred(phase):  # the bucket took its time, and they went meanwhile
         said = f"{phase.actor.name} may not apply here any more. Nothing was run. Queue a new plan."
         raise PhaseFailed("access_ended", said)
-    values, content = steps.values_of(run, phase), _content(run, phase)
     work = steps.work_of(run, phase, values, credentials, gated=credentials is not None)
     work.walls = walls
     if phase.kind is PhaseKind.APPLY:
