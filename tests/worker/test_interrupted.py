@@ -76,7 +76,7 @@ def test_a_database_from_before_the_end_starts_no_apply_a_second_time(
     else:
         runs.confirm(factories.member(), run)
     pid = horse(run.apply)
-    lab.until(lambda: "first: Creation complete" in lab.log_of(run.apply), "the apply runs")
+    lab.until(lambda: "second: Provisioning with" in lab.log_of(run.apply), "the apply runs")
     kill(pid)
     stop_terraform(bench, "apply")
     Workdir(workdir(bench)).remove()
