@@ -22,6 +22,7 @@ from services.execution.steady import AWAY, Away, steadily, tell
 from services.execution.stopping import Stopper
 from services.execution.store_wait import StoreWait
 from services.execution.work import PhaseFailed, Vanished, Work
+from services.states import StaleState
 from services.storage import logs
 from services.storage.object_store import StoreAway
 
@@ -32,6 +33,9 @@ LOOK, CANCEL_LOOK = 0.15, 1.0
 
 #: How much of the end of the output is kept to read terraform's closing words from, in bytes.
 TAIL = 64 * 1024
+
+#: Seconds until a state that was refused in the middle of an apply is tried again; its end does so in any case.
+REFUSED = 30.0
 
 #: A worker that is to end waits this many seconds for AWS's word on the credentials, which end with it.
 IDENTITY_SECONDS = 2
@@ -190,7 +194,11 @@ def _until_end(following: _Following) -> int:
 
 def _keep_last_state(work: Work) -> None:
     what = "Terraform is done, and the state waits on the worker’s machine to be stored."
-    StoreWait(work.phase_id, work.worker, what).through(lambda: keeping.keep_last_state(work))
+    try:
+        StoreWait(work.phase_id, work.worker, what).through(lambda: keeping.keep_last_state(work))
+    except StaleState as error:
+        sentence = f"The {work.kind} has ended, and its state was refused: {error}"
+        raise PhaseFailed("state_overtaken", sentence) from None
 
 
 def _may_let_go(following: _Following) -> bool:
@@ -297,6 +305,14 @@ def _keep_changed_state(following: _Following) -> None:
             # The log and a cancel have their turn for as long as a silent bucket took.
             following.next_state = 2 * time.monotonic() - began
             raise
+        except (*AWAY, Superseded):
+            raise
+        except Exception as error:
+            # No reason to leave a running terraform alone: its output goes on, and a cancel reaches it.
+            db.session.rollback()
+            log.error("run %s: its state is refused for now: %s", following.work.run_id, type(error).__name__)
+            following.next_state = time.monotonic() + REFUSED
+            return
         following.state_seen = changed
 
 

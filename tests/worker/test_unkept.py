@@ -40,11 +40,12 @@ class Refusing:
     """A store of states that takes none for a while."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.on, self._real = False, states.store
+        self.on, self.asked, self._real = False, 0, states.store
         monkeypatch.setattr(states, "store", self)
 
     def __call__(self, *args: Any, **more: Any) -> Any:
         if self.on:
+            self.asked += 1
             raise PermissionError
         return self._real(*args, **more)
 
@@ -91,6 +92,45 @@ def pass_time(run: Run) -> None:
 def events(action: str) -> list[tuple[str, dict[str, Any]]]:
     found = db.session.scalars(select(AuditEvent).where(AuditEvent.action == action).order_by(AuditEvent.id))
     return [(event.actor_name, event.details) for event in found]
+
+
+def test_terraform_is_followed_and_canceled_though_no_place_takes_its_state(
+    bench: Bench, refusing: Refusing, tmp_path: Path
+) -> None:
+    """What is refused while the apply goes on is no reason to leave it alone: its end tries again."""
+    refusing.on = True
+    run, applying = bench.applying(held(tmp_path / "gate"))
+    lab.until(lambda: refusing.asked, "the state of the first resource is refused")
+    runs.cancel(factories.member("bob"), run)
+    lab.until(lambda: "Gracefully shutting down" in lab.log_of(run.apply), "terraform takes the interrupt")
+    refusing.on = False
+    applying.result()
+    assert (lab.status(run), run.error, locks()) == (RunStatus.CANCELED, "", [])
+    assert states.latest(run.environment_id) is not None and bench.workdirs() == []
+
+
+def test_an_apply_whose_state_was_overtaken_is_followed_and_says_so(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A database put back from a copy may know newer states than the apply began with."""
+    gate = tmp_path / "gate"
+    run, applying = bench.applying(held(gate))
+
+    def overtaken(*_: object, **__: object) -> None:
+        raise states.StaleState("The state has serial 3, older than the current 9.")
+
+    monkeypatch.setattr(states, "store", overtaken)
+    monkeypatch.setattr(keeping, "stored_since", lambda *_: None)
+    gate.touch()
+    applying.result()
+    assert lab.status(run) is RunStatus.ERRORED and run.error_code == "state_unkept"
+    assert "Apply complete!" in lab.log_of(run.apply)
+    assert run.error.startswith(
+        "The apply has ended, and its state was refused: The state has serial 3, older than the current 9. Terraform’s"
+    )
+    assert run.unkept is not None and run.unkept["code"] == "state_overtaken"
+    db.session.rollback()
+    assert locks() == [WHY]
 
 
 def test_the_next_run_waits_until_somebody_lets_it_go_on(bench: Bench, refusing: Refusing) -> None:
