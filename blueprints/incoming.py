@@ -55,6 +55,13 @@ def split(address: str) -> SplitResult:
         return urlsplit("")
 
 
+def page_shown() -> SplitResult | None:
+    """The page whose form, part or file is asked for, as the browser says; None for another site's, or for none."""
+    request = flask.request
+    shown = split(request.headers.get("HX-Current-URL") or request.referrer or "")
+    return shown if shown.netloc == request.host else None
+
+
 def bound() -> None:
     """Before the body is read, for whom nobody is signed in: cookies are enough, no look into the database.
 

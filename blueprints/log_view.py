@@ -18,7 +18,9 @@ from flask import Response, request, stream_with_context
 from blueprints.log_lines import Lines, Part, after_line, from_start, gap, to_end
 from blueprints.run_steps import address, length
 from models import Phase, PhaseStatus, Run
+from policy.lifecycle import unattended
 from policy.mfa import PhaseKind
+from services import clock
 from services.pulse import Log
 from services.shared import Shared
 from services.storage import logs
@@ -38,7 +40,9 @@ _LINE = re.compile(r"(plan|apply)-([1-9][0-9]{0,9})")
 
 @dataclass(frozen=True)
 class LogView:
-    """``parts`` in order, ``end`` the offset after the last line, ``live`` whether more can come."""
+    """``parts`` in order, ``end`` the offset after the last line, ``live`` whether more can come, and ``followed``
+    whether it comes at present.
+    """
 
     run: Run
     phase: Phase
@@ -55,6 +59,10 @@ class LogView:
     def at(self) -> dict[str, Any]:
         """What the addresses of this run are made of."""
         return address(self.run)
+
+    @property
+    def followed(self) -> bool:
+        return _followed(self.run, self.phase)
 
     @property
     def lasted(self) -> timedelta | None:
@@ -88,6 +96,10 @@ class LogNews:
     @property
     def live(self) -> bool:
         return _live(self.run, self.phase)
+
+    @property
+    def followed(self) -> bool:
+        return _followed(self.run, self.phase)
 
     @property
     def lasted(self) -> timedelta | None:
@@ -144,6 +156,10 @@ def download(phase: Phase, name: str) -> Response:
 
 def _live(run: Run, phase: Phase) -> bool:
     return phase.status not in _ENDED and not run.status.final
+
+
+def _followed(run: Run, phase: Phase) -> bool:
+    return phase.status is not PhaseStatus.RUNNING or not unattended(run.status, phase.heartbeat_at, clock.now())
 
 
 def fill(phase: Phase, first: int, last: int, *, from_above: bool = False, count: int = STEP_LINES) -> list[Part]:

@@ -160,10 +160,10 @@ def _is_administration(endpoint: str) -> bool:
 def _where() -> str | None:
     """The page to come back to: this one, or the one whose form was sent or whose file was asked for."""
     page = request.method in ("GET", "HEAD") and request.endpoint not in _FILES
-    shown = incoming.split(request.headers.get("HX-Current-URL") or request.referrer or "")
-    if page or (request.endpoint in _FILES and shown.netloc != request.host):
+    shown = incoming.page_shown()
+    if page or (request.endpoint in _FILES and shown is None):
         return request.full_path.rstrip("?")
-    return urlunsplit(("", "", shown.path, shown.query, "")) if shown.netloc == request.host else None
+    return urlunsplit(("", "", shown.path, shown.query, "")) if shown is not None else None
 
 
 def safe_path(path: str | None) -> str:

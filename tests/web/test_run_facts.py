@@ -97,10 +97,11 @@ def test_a_lost_worker_is_said_and_taken_back(
 
     beat(5)
     page = show(alice, world)
-    assert "No sign of the worker" not in page
+    assert "No sign of the worker" not in page and page.count(">Live<") == 1
     seen = first(alice, world)
     beat(45)
     lost = poll(alice, world, seen)[1]
+    assert ">Not followed<" in lost and ">Live<" not in lost + show(alice, world)
     assert 'id="worker"' in lost and "No sign of the worker on its machine since <time" in lost
     assert "No worker of that machine is running; one that starts takes over. Terraform goes on by itself." in lost
     assert "No sign of the worker" in show(alice, world)
