@@ -128,7 +128,10 @@ def _fork_sandbox(command: list[str], descriptors: list[int]) -> tuple[int, int,
     given = {"@info": info[1], "@ready": ready[1], "@gate": gate[0]}
     child = os.fork()
     if child == 0:
-        _run_sandbox([str(given.get(word, word)) for word in command], [*given.values(), *descriptors])
+        # The end where INFO is read, too. bwrap writes to it before it lets its first process go on: that would wait
+        # for good, with the environment in its memory, if nobody were left to read.
+        inherited = [*given.values(), info[0], *descriptors]
+        _run_sandbox([str(given.get(word, word)) for word in command], inherited)
     for descriptor in (*given.values(), *descriptors):
         os.close(descriptor)
     init = inside = 0

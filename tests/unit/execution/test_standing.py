@@ -9,6 +9,8 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -128,6 +130,26 @@ def test_one_that_is_killed_while_it_waits_is_not_started(
             assert made.release(["init"]).wait(30) not in (None, 0)
     until(lambda: not standing(bench))
     assert "Initializing" not in bench.output()
+
+
+def test_a_sandbox_that_begins_when_its_wrapper_is_gone_leaves_nothing(
+    any_terraform: tf.Terraform, make_bench: MakeBench, tmp_path: Path
+) -> None:
+    """Its first process would wait for good, with the environment of the command, for one that cannot tell it more."""
+    bench = make_bench(any_terraform)
+    assert bench.sandbox is not None
+    gate, late = tmp_path / "gate", tmp_path / "late-bwrap"
+    late.write_text(f'#!/bin/sh\nuntil test -e {gate}; do sleep 0.02; done\nexec {bench.sandbox.bwrap} "$@"\n')
+    late.chmod(0o755)
+    bench.sandbox = replace(bench.sandbox, bwrap=str(late))
+    with contextlib.closing(ready(bench, "init")) as made:
+        until(lambda: bool(set(running(str(late))) - set(running(str(bench.workdir.control)))))
+        for pid in running(str(bench.workdir.control)):
+            os.kill(pid, signal.SIGKILL)
+        with pytest.raises(tf.ChildNotStarted):
+            made.release(["init"])
+    gate.touch()
+    until(lambda: not standing(bench))
 
 
 def test_a_step_that_was_started_meanwhile_is_not_started_again(
