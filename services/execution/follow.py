@@ -13,18 +13,16 @@ from sqlalchemy import select, update
 from extensions import db
 from models import Phase
 from policy.mfa import PhaseKind
-from services.execution import inside, keeping, lease, release, terraform
+from services.execution import keeping, lease, release, terraform
 from services.execution.child import ChildError, ChildNotStarted, ChildVanished
 from services.execution.disk import DiskWatch
 from services.execution.lease import Superseded
 from services.execution.spool import Piece, SpoolReader
+from services.execution.state_watch import StateWatch
 from services.execution.steady import AWAY, Away, steadily, tell
 from services.execution.stopping import Stopper
-from services.execution.store_wait import StoreWait
 from services.execution.work import PhaseFailed, Vanished, Work
-from services.states import StaleState
 from services.storage import logs
-from services.storage.object_store import StoreAway
 
 log = logging.getLogger(__name__)
 
@@ -33,9 +31,6 @@ LOOK, CANCEL_LOOK = 0.15, 1.0
 
 #: How much of the end of the output is kept to read terraform's closing words from, in bytes.
 TAIL = 64 * 1024
-
-#: Seconds until a state that was refused in the middle of an apply is tried again; its end does so in any case.
-REFUSED = 30.0
 
 #: A worker that is to end waits this many seconds for AWS's word on the credentials, which end with it.
 IDENTITY_SECONDS = 2
@@ -61,12 +56,12 @@ class _Following:
     child: terraform.Child
     reader: SpoolReader
     stopper: Stopper = field(init=False)
+    disk: DiskWatch = field(init=False)
+    state: StateWatch = field(init=False)
     pending: list[Piece] = field(default_factory=list)
     own: list[tuple[str, str]] = field(default_factory=list)
     tried: int = 0
     tail: bytes = b""
-    state_seen: int = 0
-    next_state: float = 0.0
     next_cancel: float = 0.0
     next_heartbeat: float = field(init=False)
 
@@ -74,6 +69,7 @@ class _Following:
         self.next_heartbeat = time.monotonic() + lease.HEARTBEAT  # `_reader` renewed the lease
         self.stopper = Stopper(self.work, self.child, self.say)
         self.disk = DiskWatch(self.work.phase_id, self.work.workdir.spool_path, self.say)
+        self.state = StateWatch(self.work)
 
     @property
     def behind(self) -> bool:
@@ -182,23 +178,36 @@ def _until_end(following: _Following) -> int:
             following.child.kill_session()  # what a provisioner left running has the run's credentials
             if not _drain(following):
                 steadily(lambda: lease.beat(following.work.phase_id, following.work.worker))
-            _keep_last_state(following.work)
+            following.state.end()
             return code
-        following.disk.make_room()  # before anything that waits for the database
-        _flush(following, final=False)
-        _look_around(following)
+        try:
+            following.disk.make_room()  # before anything that waits for the database
+            _flush(following, final=False)
+            _look_around(following)
+        except Superseded:
+            raise
+        except Exception as error:
+            _stumble(following, error)
         if release.asked() and _may_let_go(following):
             _let_go(following.work)
         following.child.wait(LOOK)
 
 
-def _keep_last_state(work: Work) -> None:
-    what = "Terraform is done, and the state waits on the worker’s machine to be stored."
+def _stumble(following: _Following, error: Exception) -> None:
+    """A fault of Lockstep's own is tried again for as long as terraform runs; a cancel and the limits reach it.
+
+    The lease is not renewed for its sake: soon the page says that nobody follows, and another worker tries as well.
+    """
+    db.session.rollback()
+    log.error("phase %s: terraform is not followed for now: %s", following.work.phase_id, type(error).__name__)
     try:
-        StoreWait(work.phase_id, work.worker, what).through(lambda: keeping.keep_last_state(work))
-    except StaleState as error:
-        sentence = f"The {work.kind} has ended, and its state was refused: {error}"
-        raise PhaseFailed("state_overtaken", sentence) from None
+        following.stopper.look()
+    except Superseded:
+        raise
+    except Exception as another:
+        db.session.rollback()
+        log.error("phase %s: nor is a cancel written down: %s", following.work.phase_id, type(another).__name__)
+    following.child.wait(CANCEL_LOOK)
 
 
 def _may_let_go(following: _Following) -> bool:
@@ -282,7 +291,7 @@ def _look_around(following: _Following) -> None:
             following.next_cancel = now + CANCEL_LOOK
             following.stopper.look()
             if following.work.kind is PhaseKind.APPLY:
-                _keep_changed_state(following)
+                following.state.look()
         if now >= following.next_heartbeat:
             following.next_heartbeat = now + lease.HEARTBEAT
             lease.beat(following.work.phase_id, following.work.worker)
@@ -290,30 +299,6 @@ def _look_around(following: _Following) -> None:
             keeping.keep_identity(following.work)  # who asked may be gone before the step ends, with the credentials
     except AWAY as error:
         _away(error)
-
-
-def _keep_changed_state(following: _Following) -> None:
-    workdir = following.work.workdir
-    changed = inside.changed(workdir.root, workdir.state_path)
-    if changed is not None and changed != following.state_seen and time.monotonic() >= following.next_state:
-        lease.beat(following.work.phase_id, following.work.worker)
-        began = time.monotonic()
-        try:
-            # A state of a run that somebody gave up on must not come on top of newer ones.
-            keeping.keep_state(following.work, lambda: lease.hold(following.work.phase_id, following.work.worker))
-        except StoreAway:
-            # The log and a cancel have their turn for as long as a silent bucket took.
-            following.next_state = 2 * time.monotonic() - began
-            raise
-        except (*AWAY, Superseded):
-            raise
-        except Exception as error:
-            # No reason to leave a running terraform alone: its output goes on, and a cancel reaches it.
-            db.session.rollback()
-            log.error("run %s: its state is refused for now: %s", following.work.run_id, type(error).__name__)
-            following.next_state = time.monotonic() + REFUSED
-            return
-        following.state_seen = changed
 
 
 def _away(error: Away) -> None:

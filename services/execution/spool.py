@@ -73,13 +73,17 @@ class SpoolReader:
         if not window or (not final and at_end and self._seen == self.spool_offset + len(window)):
             return []
         pieces: list[Piece] = []
-        position = 0
-        while position < len(window):
-            cut = self._cut(window, position, final and at_end)
-            if cut == position:
-                break
-            pieces.append(self._piece(window[position:cut]))
-            position = cut
+        position, before = 0, (self.spool_offset, self.log_offset)
+        try:
+            while position < len(window):
+                cut = self._cut(window, position, final and at_end)
+                if cut == position:
+                    break
+                pieces.append(self._piece(window[position:cut]))
+                position = cut
+        except Exception:
+            self.spool_offset, self.log_offset = before  # none of them was given out
+            raise
         # Nothing more comes out of the held-back rest until the file has grown: remember its size.
         self._seen = self.spool_offset + len(window) - position if at_end else -1
         return pieces

@@ -50,6 +50,24 @@ def test_whole_lines_and_a_held_back_rest(tmp_path: Path) -> None:
         assert reader.read_new(final=True) == []
 
 
+def test_what_was_read_before_a_fault_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spool, apply, calls = tmp_path / "spool", Redactor.apply, []
+    spool.write_bytes(b"a" * BATCH + b"\nb\n")
+
+    def once(redactor: Redactor, data: bytes) -> bytes:
+        calls.append(data)
+        if len(calls) == 2:
+            raise MemoryError
+        return apply(redactor, data)
+
+    monkeypatch.setattr(Redactor, "apply", once)
+    with SpoolReader(spool, Redactor(set())) as reader:
+        with pytest.raises(MemoryError):
+            reader.read_new()
+        pieces = drain(reader)
+    assert joined(pieces) == spool.read_bytes() and len(calls) == 2 + len(pieces)
+
+
 def test_pieces_are_filled_up_to_a_batch_and_calls_are_bounded(tmp_path: Path) -> None:
     path = tmp_path / "spool"
     lines = b"".join(b"line %d\n" % number for number in range(400_000))

@@ -1,0 +1,72 @@
+"""A fault of Lockstep's own while terraform runs: it is tried again, and terraform is neither left alone nor ended."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from policy.lifecycle import RunStatus
+from services import runs, states
+from services.execution import child
+from services.execution.spool import Piece, SpoolReader
+from tests import factories
+from tests.support import lab
+from tests.worker.configurations import held
+from tests.worker.conftest import Bench
+
+pytestmark = pytest.mark.terraform
+
+
+class Fault:
+    """Reading the output goes wrong for as long as it is ``on``, or ``times`` more times."""
+
+    def __init__(self, real: Callable[..., list[Piece]]) -> None:
+        self.on, self.times, self.seen, self._real = False, 0, 0, real
+
+    def __call__(self, reader: SpoolReader, final: bool = False) -> list[Piece]:
+        if self.on or self.times:
+            self.times, self.seen = max(0, self.times - 1), self.seen + 1
+            raise RuntimeError("hunter2")
+        return self._real(reader, final)
+
+
+@pytest.fixture
+def fault(monkeypatch: pytest.MonkeyPatch) -> Fault:
+    made = Fault(SpoolReader.read_new)
+    monkeypatch.setattr(SpoolReader, "read_new", lambda *given, **named: made(*given, **named))
+    return made
+
+
+def test_a_fault_that_passes_costs_no_line(
+    bench: Bench, fault: Fault, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = tmp_path / "gate"
+    run, applying = bench.applying(held(gate))
+    fault.times = 2
+    lab.until(lambda: not fault.times, "it went wrong twice")
+    gate.touch()
+    applying.result()
+    assert (lab.status(run), run.error) == (RunStatus.APPLIED, "")
+    assert re.findall(r"(first|second): Creation complete", lab.log_of(run.apply)) == ["first", "second"]
+    assert "terraform is not followed for now: RuntimeError" in caplog.text and "hunter2" not in caplog.text
+
+
+def test_a_cancel_reaches_terraform_though_its_output_cannot_be_read(
+    bench: Bench, fault: Fault, tmp_path: Path
+) -> None:
+    run, applying = bench.applying(held(tmp_path / "gate"))
+    (name,) = bench.workdirs()
+    running = child.attach(bench.home / "work" / name / "control", "apply")
+    fault.on = True
+    lab.until(lambda: fault.seen, "it goes wrong")
+    beaten = run.apply.heartbeat_at
+    runs.cancel(factories.member("bob"), run)
+    lab.until(lambda: not running.running(), "terraform has stopped", seconds=30)
+    assert run.apply.heartbeat_at == beaten, "the page says that nobody follows, and another worker may try"
+    applying.result()
+    assert lab.status(run) is RunStatus.ERRORED and run.error.startswith("A fault of Lockstep")
+    kept = states.latest(run.environment_id)
+    assert kept is not None and (kept.run_id, kept.resources) == (run.id, 2) and bench.workdirs() == []
