@@ -19,7 +19,7 @@ from services.execution.disk import DiskWatch
 from services.execution.lease import Superseded
 from services.execution.spool import Piece, SpoolReader
 from services.execution.state_watch import StateWatch
-from services.execution.steady import AWAY, Away, steadily, tell
+from services.execution.steady import AWAY, Away, start_over, steadily, tell
 from services.execution.stopping import Stopper
 from services.execution.work import PhaseFailed, Vanished, Work
 from services.storage import logs
@@ -198,14 +198,14 @@ def _stumble(following: _Following, error: Exception) -> None:
 
     The lease is not renewed for its sake: soon the page says that nobody follows, and another worker tries as well.
     """
-    db.session.rollback()
+    start_over()
     log.error("phase %s: terraform is not followed for now: %s", following.work.phase_id, type(error).__name__)
     try:
         following.stopper.look()
     except Superseded:
         raise
     except Exception as another:
-        db.session.rollback()
+        start_over()
         log.error("phase %s: nor is a cancel written down: %s", following.work.phase_id, type(another).__name__)
     following.child.wait(CANCEL_LOOK)
 
@@ -303,4 +303,4 @@ def _look_around(following: _Following) -> None:
 
 def _away(error: Away) -> None:
     tell(error)
-    db.session.rollback()
+    start_over()

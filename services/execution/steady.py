@@ -40,18 +40,19 @@ def steadily(call: Callable[[], T], meanwhile: Callable[[StoreAway], object] | N
         try:
             return call()
         except AWAY as error:
-            _give_up(error)
+            tell(error)
+            start_over()
             time.sleep(PAUSE)
             if meanwhile is not None and isinstance(error, StoreAway):
                 try:
                     meanwhile(error)
                 except AWAY as another:
-                    _give_up(another)
+                    tell(another)
+                    start_over()
 
 
-def _give_up(error: Away) -> None:
-    """End the transaction that met with this, so that the session can be used again."""
-    tell(error)
+def start_over() -> None:
+    """End the transaction, whatever it met with, so that the session can be used again."""
     try:
         db.session.rollback()
     except AWAY:

@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
+from extensions import db
+from models import Environment
 from policy.lifecycle import RunStatus
 from services import runs, states
-from services.execution import child
+from services.execution import child, steady
 from services.execution.spool import Piece, SpoolReader
 from tests import factories
 from tests.support import lab
@@ -52,6 +55,20 @@ def test_a_fault_that_passes_costs_no_line(
     assert (lab.status(run), run.error) == (RunStatus.APPLIED, "")
     assert re.findall(r"(first|second): Creation complete", lab.log_of(run.apply)) == ["first", "second"]
     assert "terraform is not followed for now: RuntimeError" in caplog.text and "hunter2" not in caplog.text
+
+
+def test_a_connection_that_is_lost_on_the_way_back_is_given_up(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the fault that was to be passed over would become another one."""
+    environment_id = bench.environment.id
+    with monkeypatch.context() as patch:
+        patch.setattr(db.session, "rollback", lost)
+        before = db.session.connection()
+        steady.start_over()
+    assert before.closed and db.session.get(Environment, environment_id) is not None
+
+
+def lost() -> None:
+    raise OperationalError("ROLLBACK", {}, Exception("the connection is closed"))
 
 
 def test_a_cancel_reaches_terraform_though_its_output_cannot_be_read(
