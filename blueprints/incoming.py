@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import flask
 from flask import current_app, session
@@ -56,10 +56,16 @@ def split(address: str) -> SplitResult:
 
 
 def page_shown() -> SplitResult | None:
-    """The page whose form, part or file is asked for, as the browser says; None for another site's, or for none."""
+    """The page whose form, part or file is asked for, as the browser says; None for another site's, or for none.
+
+    Nor is there one where a refused form was answered in place, at an address that takes forms only.
+    """
     request = flask.request
     shown = split(request.headers.get("HX-Current-URL") or request.referrer or "")
-    return shown if shown.netloc == request.host else None
+    there = current_app.create_url_adapter(request)
+    if shown.netloc != request.host or there is None or not there.test(unquote(shown.path), "GET"):
+        return None
+    return shown
 
 
 def bound() -> None:

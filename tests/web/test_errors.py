@@ -68,21 +68,28 @@ def test_a_form_that_is_too_old_says_how_to_get_a_new_one(alice: Client, anonymo
 
 
 @pytest.mark.parametrize(
-    ("origin", "back"),
-    [("http://localhost", "/settings?panel=lock"), ("http://elsewhere.example", None), ("http://localhost//x", None)],
+    ("origin", "shown", "leads"),
+    [
+        ("http://localhost", "/settings?panel=lock", True),
+        ("http://localhost", "/settings/lock", False),  # a refused form's own address, which takes forms only
+        ("http://elsewhere.example", "/settings", False),
+        ("http://localhost//x", "/settings", False),
+    ],
 )
-def test_a_refused_form_leads_back_to_its_page(alice: Client, world: World, origin: str, back: str | None) -> None:
+def test_a_refused_form_leads_back_to_its_page(
+    alice: Client, world: World, origin: str, shown: str, leads: bool
+) -> None:
     """Another tab was faster, say: what is so now is on the page that sent the form."""
-    headers = {"Referer": f"{origin}{world.path}/settings?panel=lock"}
+    headers = {"Referer": f"{origin}{world.path}{shown}"}
     answer = alice.submit(f"{world.path}/settings/go-on", {"run": "1"}, headers=headers)
     page = answer.get_data(as_text=True).split('<main id="main"')[1]
     assert answer.status_code == 409
     assert re.findall(r'class="button[^"]*" href="([^"]*)"', page) == [
-        *([f"{world.path}{back}"] if back else []),
+        *([f"{world.path}{shown}"] if leads else []),
         "/",
     ]
     answer = alice.get(f"{world.path}/nowhere", headers=headers)
-    assert "/settings?panel=lock" not in answer.get_data(as_text=True), "a page that is not there sent no form"
+    assert f'href="{world.path}{shown}"' not in answer.get_data(as_text=True), "a page that is not there sent no form"
 
 
 def test_a_poll_that_is_refused_does_not_scroll_the_page(alice: Client, world: World) -> None:
