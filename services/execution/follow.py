@@ -29,6 +29,9 @@ log = logging.getLogger(__name__)
 #: Seconds between two looks at the spool, and at a cancel.
 LOOK, CANCEL_LOOK = 0.15, 1.0
 
+#: Seconds between two words in the worker's log on terraform not being followed.
+COMPLAINT = 60.0
+
 #: How much of the end of the output is kept to read terraform's closing words from, in bytes.
 TAIL = 64 * 1024
 
@@ -64,6 +67,7 @@ class _Following:
     tail: bytes = b""
     next_cancel: float = 0.0
     next_heartbeat: float = field(init=False)
+    next_complaint: float = 0.0
 
     def __post_init__(self) -> None:
         self.next_heartbeat = time.monotonic() + lease.HEARTBEAT  # `_reader` renewed the lease
@@ -81,9 +85,11 @@ class _Following:
 
         While the database is away it waits as the output does, and one that waits already is not said twice.
         """
-        _flush(self, final=False)
-        if (text, tone) not in self.own:
-            self.own.append((text, tone))
+        try:
+            _flush(self, final=False)
+        finally:  # where the output cannot be read, the line comes before it
+            if (text, tone) not in self.own:
+                self.own.append((text, tone))
         _flush(self, final=False)
 
 
@@ -114,6 +120,7 @@ def run_step(work: Work, arguments: list[str]) -> Outcome:
         db.session.rollback()
         child.wait()
         with contextlib.suppress(Exception):  # tried again when the working directory is cleared, and then logged
+            lease.require(work.phase_id, work.worker)
             keeping.keep_last_state(work)
         raise
     finally:
@@ -178,7 +185,7 @@ def _until_end(following: _Following) -> int:
             following.child.kill_session()  # what a provisioner left running has the run's credentials
             if not _drain(following):
                 steadily(lambda: lease.beat(following.work.phase_id, following.work.worker))
-            following.state.end()
+            following.state.end(code)
             return code
         try:
             following.disk.make_room()  # before anything that waits for the database
@@ -196,17 +203,20 @@ def _until_end(following: _Following) -> int:
 def _stumble(following: _Following, error: Exception) -> None:
     """A fault of Lockstep's own is tried again for as long as terraform runs; a cancel and the limits reach it.
 
-    The lease is not renewed for its sake: soon the page says that nobody follows, and another worker tries as well.
+    The lease is not renewed for its sake: where nothing else does, the page soon says that nobody follows, and another
+    worker takes over. Raises :class:`Superseded` then.
     """
     start_over()
-    log.error("phase %s: terraform is not followed for now: %s", following.work.phase_id, type(error).__name__)
+    if time.monotonic() >= following.next_complaint:
+        following.next_complaint = time.monotonic() + COMPLAINT
+        log.error("phase %s: terraform is not followed for now: %s", following.work.phase_id, type(error).__name__)
     try:
+        lease.require(following.work.phase_id, following.work.worker)
         following.stopper.look()
     except Superseded:
         raise
-    except Exception as another:
+    except Exception:  # the next look meets with it again
         start_over()
-        log.error("phase %s: nor is a cancel written down: %s", following.work.phase_id, type(another).__name__)
     following.child.wait(CANCEL_LOOK)
 
 

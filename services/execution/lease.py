@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 from flask import current_app
-from sqlalchemy import Table, bindparam, update
+from sqlalchemy import Table, bindparam, select, update
 
 from extensions import db
 from models import Phase, PhaseStatus
@@ -40,6 +40,15 @@ class Superseded(Exception):
 def taken() -> dict[str, Any]:
     """The columns of a phase that say that this process holds it from now on."""
     return {"worker": host.worker(), "heartbeat_at": clock.now()}
+
+
+def require(phase_id: int, worker: str) -> None:
+    """Raise :class:`Superseded` where :func:`hold` would, and renew nothing; commits."""
+    mine = (Phase.id == phase_id, Phase.worker == worker, Phase.status == PhaseStatus.RUNNING)
+    found = db.session.scalar(select(Phase.id).where(*mine))
+    db.session.commit()
+    if found is None:
+        raise Superseded
 
 
 def hold(phase_id: int, worker: str) -> None:

@@ -57,13 +57,13 @@ class StateWatch:
         else:
             self._seen = changed
 
-    def end(self) -> None:
-        """Store the last state, however long the database and a bucket take. Raises :class:`PhaseFailed` when it does
-        not continue the newest one.
+    def end(self, exit_code: int) -> None:
+        """Store the last state, however long the database and a bucket take. Raises :class:`PhaseFailed`, with
+        terraform's exit code, when it does not continue the newest one.
         """
         wait = StoreWait(self._work.phase_id, self._work.worker, _LAST)
         try:
             wait.through(lambda: keeping.keep_last_state(self._work))
         except StaleState as error:
             sentence = f"The {self._work.kind} has ended, and its state was refused: {error}"
-            raise PhaseFailed("state_overtaken", sentence) from None
+            raise PhaseFailed("state_overtaken", sentence, exit_code) from None

@@ -101,10 +101,12 @@ class Stopper:
     def _interrupt(self) -> None:
         # One SIGINT to terraform's own pid: it starts nothing more and saves the state; docs/adr/0007 tells what a call
         # in flight can leave. A second one, or one to its providers, would lose state; so it leaves a mark for a worker
-        # that takes over.
-        self._mark("interrupted").touch(mode=0o600)
-        self._child.interrupt()
+        # that takes over; which of two that look at the same moment is the one, the mark decides.
+        mine = _made(self._mark("interrupted"))
         self.interrupted = True
+        if not mine:
+            return
+        self._child.interrupt()
         run = self._work.run
         kind, by, reason = self._work.kind, run.cancel_requested_by, run.cancel_reason
         why = {
@@ -116,17 +118,23 @@ class Stopper:
 
     def _force(self) -> None:
         mark = self._mark("forced")
-        try:
-            since = time.time() - mark.stat().st_mtime
-        except FileNotFoundError:
-            mark.touch(mode=0o600)
+        if _made(mark):
             self._child.interrupt()
             by = self._work.run.force_requested_by
             db.session.commit()
             self._say(f"Forced by {by.name if by else 'an owner'}: terraform is told to leave at once", "error")
             return
-        if since >= KILL_AFTER and self._child.running():
+        if time.time() - mark.stat().st_mtime >= KILL_AFTER and self._child.running():
             self._child.kill_session()
 
     def _mark(self, name: str) -> Path:
         return self._child.control / f"{self._child.step}.{name}"
+
+
+def _made(mark: Path) -> bool:
+    """Whether this call made it."""
+    try:
+        mark.touch(mode=0o600, exist_ok=False)
+    except FileExistsError:
+        return False
+    return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,24 +14,27 @@ from extensions import db
 from models import Environment
 from policy.lifecycle import RunStatus
 from services import runs, states
-from services.execution import child, steady
+from services.execution import child, host, job, steady
 from services.execution.spool import Piece, SpoolReader
 from tests import factories
 from tests.support import lab
 from tests.worker.configurations import held
 from tests.worker.conftest import Bench
+from tests.worker.lost import lapse
 
 pytestmark = pytest.mark.terraform
 
 
 class Fault:
-    """Reading the output goes wrong for as long as it is ``on``, or ``times`` more times."""
+    """Reading the output goes wrong while it is ``on``, or ``times`` more times, for the first who meets it."""
 
     def __init__(self, real: Callable[..., list[Piece]]) -> None:
         self.on, self.times, self.seen, self._real = False, 0, 0, real
+        self._who: threading.Thread | None = None
 
     def __call__(self, reader: SpoolReader, final: bool = False) -> list[Piece]:
-        if self.on or self.times:
+        if (self.on or self.times) and self._who in (None, threading.current_thread()):
+            self._who = threading.current_thread()
             self.times, self.seen = max(0, self.times - 1), self.seen + 1
             raise RuntimeError("hunter2")
         return self._real(reader, final)
@@ -79,11 +83,39 @@ def test_a_cancel_reaches_terraform_though_its_output_cannot_be_read(
     running = child.attach(bench.home / "work" / name / "control", "apply")
     fault.on = True
     lab.until(lambda: fault.seen, "it goes wrong")
-    beaten = run.apply.heartbeat_at
+    beaten, seen = run.apply.heartbeat_at, fault.seen
+    lab.until(lambda: fault.seen > seen + 1, "it goes wrong again")
+    db.session.refresh(run.apply)
+    assert run.apply.heartbeat_at == beaten, "the page says that nobody follows, and another worker may try"
     runs.cancel(factories.member("bob"), run)
     lab.until(lambda: not running.running(), "terraform has stopped", seconds=30)
-    assert run.apply.heartbeat_at == beaten, "the page says that nobody follows, and another worker may try"
     applying.result()
+    assert "Cancel requested by bob: terraform is asked to stop\n" in lab.log_of(run.apply)
     assert lab.status(run) is RunStatus.ERRORED and run.error.startswith("A fault of Lockstep")
     kept = states.latest(run.environment_id)
     assert kept is not None and (kept.run_id, kept.resources) == (run.id, 2) and bench.workdirs() == []
+
+
+def test_two_workers_that_follow_one_terraform_ask_it_to_stop_once(
+    bench: Bench, fault: Fault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first one's fault let its lease lapse, and another one took over: a second SIGINT would lose state."""
+    run, first = bench.applying(held(tmp_path / "gate"))
+    phase_id, sent, real = run.apply.id, list[child.Child](), child.Child.interrupt
+
+    def interrupt(of: child.Child) -> bool:
+        sent.append(of)
+        return real(of)
+
+    monkeypatch.setattr(child.Child, "interrupt", interrupt)
+    fault.on = True
+    lab.until(lambda: fault.seen, "it goes wrong")
+    monkeypatch.setattr(host, "worker", lambda: "another:1")
+    lapse(run.apply)
+    second = lab.Beside(bench.app, lambda: job.adopt_phase(phase_id))
+    lab.until(lambda: "another one goes on from here" in lab.log_of(run.apply), "it is taken over")
+    first.result()
+    runs.cancel(factories.member("bob"), run)
+    second.result()
+    assert lab.status(run) is RunStatus.CANCELED and len(sent) == 1
+    assert "Two interrupts" not in lab.log_of(run.apply)

@@ -101,9 +101,9 @@ def test_terraform_is_followed_and_canceled_though_no_place_takes_its_state(
     refusing.on = True
     run, applying = bench.applying(held(tmp_path / "gate"))
     lab.until(lambda: refusing.asked, "the state of the first resource is refused")
+    refusing.on = False
     runs.cancel(factories.member("bob"), run)
     lab.until(lambda: "Gracefully shutting down" in lab.log_of(run.apply), "terraform takes the interrupt")
-    refusing.on = False
     applying.result()
     assert (lab.status(run), run.error, locks()) == (RunStatus.CANCELED, "", [])
     assert states.latest(run.environment_id) is not None and bench.workdirs() == []
@@ -129,6 +129,7 @@ def test_an_apply_whose_state_was_overtaken_is_followed_and_says_so(
         "The apply has ended, and its state was refused: The state has serial 3, older than the current 9. Terraform’s"
     )
     assert run.unkept is not None and run.unkept["code"] == "state_overtaken"
+    assert run.apply.exit_code == 0
     db.session.rollback()
     assert locks() == [WHY]
 
