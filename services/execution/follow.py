@@ -85,10 +85,11 @@ class _Following:
 
         While the database is away it waits as the output does, and one that waits already is not said twice.
         """
+        waits = (text, tone) in self.own
         try:
             _flush(self, final=False)
         finally:  # where the output cannot be read, the line comes before it
-            if (text, tone) not in self.own:
+            if not waits:
                 self.own.append((text, tone))
         _flush(self, final=False)
 
@@ -117,11 +118,15 @@ def run_step(work: Work, arguments: list[str]) -> Outcome:
         raise
     except Exception:
         # A fault here must not end the phase while terraform still works in its directory and on the state.
-        db.session.rollback()
+        start_over()
         child.wait()
-        with contextlib.suppress(Exception):  # tried again when the working directory is cleared, and then logged
+        try:
             lease.require(work.phase_id, work.worker)
             keeping.keep_last_state(work)
+        except Superseded:
+            raise
+        except Exception:  # tried again when the working directory is cleared, and then logged
+            start_over()
         raise
     finally:
         reader.close()

@@ -102,11 +102,16 @@ class Stopper:
         # One SIGINT to terraform's own pid: it starts nothing more and saves the state; docs/adr/0007 tells what a call
         # in flight can leave. A second one, or one to its providers, would lose state; so it leaves a mark for a worker
         # that takes over; which of two that look at the same moment is the one, the mark decides.
-        mine = _made(self._mark("interrupted"))
-        self.interrupted = True
-        if not mine:
+        mark = self._mark("interrupted")
+        if not _made(mark):
+            self.interrupted = True
             return
-        self._child.interrupt()
+        try:
+            self._child.interrupt()
+        except OSError:  # nothing was sent: the next look tries again
+            mark.unlink(missing_ok=True)
+            raise
+        self.interrupted = True
         run = self._work.run
         kind, by, reason = self._work.kind, run.cancel_requested_by, run.cancel_reason
         why = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from pathlib import Path
@@ -102,6 +103,25 @@ def test_cancel_while_applying_keeps_what_is_finished(bench: Bench, tmp_path: Pa
     assert bench.work(waiting.plan) is RunStatus.AWAITING_CONFIRMATION
     assert "terraform_data.second is tainted" in lab.log_of(waiting.plan)
     assert waiting.counts is not None and (waiting.counts["add"], waiting.counts["destroy"]) == (1, 1)
+
+
+def test_a_stop_that_could_not_be_sent_is_sent_by_the_next_look(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent, real = list[child.Child](), child.Child.interrupt
+
+    def interrupt(of: child.Child) -> bool:
+        sent.append(of)
+        if len(sent) == 1:
+            raise OSError(errno.ENFILE, "Too many open files in system")
+        return real(of)
+
+    monkeypatch.setattr(child.Child, "interrupt", interrupt)
+    run, applying = bench.applying(held(tmp_path / "gate"))
+    runs.cancel(factories.member("bob"), run)
+    applying.result()
+    assert (lab.status(run), len(sent)) == (RunStatus.CANCELED, 2)
+    assert lab.log_of(run.apply).count("Cancel requested by bob: terraform is asked to stop") == 1
 
 
 def test_a_stop_that_another_worker_passed_on_is_not_passed_on_again(

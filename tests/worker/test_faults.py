@@ -8,19 +8,20 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.exc import OperationalError
 
 from extensions import db
-from models import Environment
+from models import Environment, Phase
 from policy.lifecycle import RunStatus
 from services import runs, states
-from services.execution import child, host, job, steady
+from services.execution import child, host, job, keeping, steady
 from services.execution.spool import Piece, SpoolReader
 from tests import factories
 from tests.support import lab
-from tests.worker.configurations import held
+from tests.worker.configurations import ONE, held
 from tests.worker.conftest import Bench
-from tests.worker.lost import lapse
+from tests.worker.lost import adopt, lapse
 
 pytestmark = pytest.mark.terraform
 
@@ -94,6 +95,27 @@ def test_a_cancel_reaches_terraform_though_its_output_cannot_be_read(
     assert lab.status(run) is RunStatus.ERRORED and run.error.startswith("A fault of Lockstep")
     kept = states.latest(run.environment_id)
     assert kept is not None and (kept.run_id, kept.resources) == (run.id, 2) and bench.workdirs() == []
+
+
+def test_a_worker_that_lost_the_phase_at_the_end_stores_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody gave up on it, say, and the next run has begun on the state that there was."""
+    run = bench.confirmed(ONE)
+    phase_id, real, stored = run.apply.id, SpoolReader.read_new, list[object]()
+
+    def read_new(reader: SpoolReader, final: bool = False) -> list[Piece]:
+        if not final:
+            return real(reader, final)
+        patch.setattr(SpoolReader, "read_new", real)
+        patch.setattr(keeping, "keep_last_state", stored.append)
+        db.session.execute(update(Phase).where(Phase.id == phase_id).values(worker="another:1"))
+        db.session.commit()
+        raise RuntimeError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SpoolReader, "read_new", read_new)
+        assert bench.work(run.apply) is RunStatus.APPLYING
+        assert stored == [] and len(bench.workdirs()) == 1
+    assert adopt(bench, run.apply) is RunStatus.APPLIED
 
 
 def test_two_workers_that_follow_one_terraform_ask_it_to_stop_once(
