@@ -46,8 +46,10 @@ def _main() -> int:
     os.umask(0o077)
     os.set_inheritable(ready_fd, False)
     os.set_inheritable(told_fd, False)
-    if os.read(told_fd, 1) != b"1":
-        os.write(2, b"The command could not be put into its cgroup.\n")
+    admitted = os.read(told_fd, 1)
+    if admitted != b"1":
+        if admitted:  # other words; none means that whoever started this is gone, or needs it no more
+            os.write(2, b"The command could not be put into its cgroup.\n")
         _answer(ready_fd, b"!")
         return 1
 

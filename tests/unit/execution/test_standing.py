@@ -21,12 +21,14 @@ from tests.unit.execution.waiting import until
 
 #: Makes everything ready for a plan, says so, and waits.
 STARTER = """
-import sys
+import sys, time
 from pathlib import Path
 from services.execution import terraform as tf
 from services.execution.sandbox import Sandbox
 from services.execution.workdir import Workdir
-root, data, bwrap = sys.argv[1:]
+root, data, bwrap, admitted = sys.argv[1:]
+if admitted == "no":
+    tf.Standing._admit = lambda *_: time.sleep(60)
 workdir = Workdir(Path(root))
 walls = Sandbox(bwrap, workdir.root, Path(data))
 standing = tf.stand_by(tf.locate(None), "plan", cwd=workdir.config, env={"PATH": "/usr/bin"},
@@ -98,10 +100,14 @@ def test_one_that_is_not_needed_leaves_nothing(any_terraform: tf.Terraform, make
         tf.attach(bench.workdir.control, "plan")
 
 
-def test_one_whose_starter_is_killed_leaves_nothing(any_terraform: tf.Terraform, make_bench: MakeBench) -> None:
+@pytest.mark.parametrize("admitted", ["yes", "no"])
+def test_one_whose_starter_is_killed_leaves_nothing(
+    any_terraform: tf.Terraform, make_bench: MakeBench, admitted: str
+) -> None:
+    """Not even a word in the log, which another worker goes on with."""
     bench = make_bench(any_terraform)
     assert bench.sandbox is not None
-    arguments = [str(bench.workdir.root), str(bench.sandbox.data), bench.sandbox.bwrap]
+    arguments = [str(bench.workdir.root), str(bench.sandbox.data), bench.sandbox.bwrap, admitted]
     starter = subprocess.Popen(
         [sys.executable, "-c", STARTER, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     )
