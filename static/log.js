@@ -108,6 +108,20 @@
     });
   });
 
+  // What somebody is about to press stays under their pointer when the plan above it grows by its attributes.
+  let gateTop = null;
+  document.addEventListener("htmx:oobBeforeSwap", () => {
+    const gate = document.getElementById("gate");
+    gateTop = gate?.matches(":hover, :focus-within") ? gate.getBoundingClientRect().top : null;
+  });
+  document.addEventListener("htmx:oobAfterSwap", () => {
+    if (gateTop === null) return;
+    const moved = document.getElementById("gate").getBoundingClientRect().top - gateTop;
+    if (!moved) return;
+    document.body.style.minHeight = `${window.scrollY + moved + window.innerHeight}px`; // or there is nowhere to scroll to
+    window.scrollBy({ top: moved, behavior: "instant" });
+  });
+
   // The address of a line works for whoever it is sent to, wherever the log ends by then.
   const LINE = /^#((?:plan|apply)-[1-9]\d*)$/;
   function settle() {

@@ -111,6 +111,7 @@ ENVIRONMENTS = {
     "half-typed": (BOTH, "hello"),
     "expiry": (BOTH, "hello"),
     "confirm": (NEVER, "hello"),
+    "still": (NEVER, "hello"),
     "uploads": (NEVER, ""),
     "empty": (BOTH, ""),
     "gallery-plan": (BOTH, "hello"),

@@ -33,6 +33,38 @@ def test_confirm_and_apply_in_never(visit: Visit) -> None:
     expect(page.get_by_role("button", name="Confirm & Apply")).to_have_count(0)
 
 
+#: What a poll brings when the attributes of a plan follow, as tall as a large plan.
+GROWN = """() => {
+  const card = '<section class="card" id="plan-card" hx-swap-oob="true">';
+  htmx.swap("body", `${card}${"<p>A resource</p>".repeat(60)}</section>`, { swapStyle: "none" });
+}"""
+
+
+@pytest.mark.parametrize("by", ["pointer", "keyboard", "nobody"])
+def test_what_is_about_to_be_pressed_stays_where_it_is(visit: Visit, by: str) -> None:
+    """A click must not meet with something else because the plan above has just grown."""
+    page = visit("grace")
+    queue_plan(page, "still")
+    button = page.get_by_role("button", name="Confirm & Apply")
+    expect(page.locator("#plan-card .change").first).to_be_visible()
+    if by == "pointer":
+        button.hover()
+    elif by == "keyboard":
+        button.focus()
+    before = button.bounding_box()
+    page.evaluate(GROWN)
+    expect(page.locator("#plan-card p")).to_have_count(60)
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    after = button.bounding_box()
+    assert before is not None and after is not None
+    if by == "nobody":  # who reads the plan goes on reading where they were
+        assert page.evaluate("scrollY") == 0 and after["y"] > before["y"] + 500
+    else:
+        assert after["y"] == pytest.approx(before["y"], abs=1)
+    page.get_by_role("button", name="Discard").click()
+    expect_status(page, "Discarded")
+
+
 def test_cancel_while_applying(visit: Visit) -> None:
     page = visit("grace")
     queue_plan(page, "cancel")
