@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from typing import cast
-from urllib.parse import urlunsplit
 
 from flask import Flask, Response, current_app, flash, g, make_response, redirect, render_template, request, url_for
 from flask_login import current_user
@@ -16,7 +15,6 @@ from werkzeug.exceptions import HTTPException, SecurityError
 
 from blueprints import incoming
 from blueprints.loading import is_fragment
-from blueprints.sessions import safe_path
 from extensions import db, login_manager
 from services.errors import CodeRejected, Conflict, Forbidden, Invalid, NotFound, SecondFactorNeeded, ServiceAway
 from services.single_sign_on import SignOnFailed
@@ -89,7 +87,8 @@ def answer(status: int, sentence: str = "", title: str = "") -> Response:
             title=title or usual_title,
             sentence=sentence or usual,
             request_id=g.get("request_id", ""),
-            back=_back() if status != 404 else None,
+            # Where the form is that was not taken: its page says what is so now.
+            back=incoming.page_shown() if request.method == "POST" and status != 404 else None,
         ),
         status,
     )
@@ -98,13 +97,6 @@ def answer(status: int, sentence: str = "", title: str = "") -> Response:
         # Who pressed a button far down the page sees what came of it; a poll moves nothing.
         response.headers["HX-Reswap"] = "innerHTML show:top" if request.method == "POST" else "innerHTML"
     return response
-
-
-def _back() -> str | None:
-    """Where the form is that was not taken: its page says what is so now."""
-    shown = incoming.page_shown() if request.method == "POST" else None
-    there = urlunsplit(("", "", shown.path, shown.query, "")) if shown is not None else ""
-    return there if there and safe_path(there) == there else None
 
 
 def _handler(status: int) -> Callable[[Exception], Response]:
@@ -223,8 +215,7 @@ def _sign_in() -> Response:
     if request.method == "POST":
         flash("You are signed out. Nothing was changed. Sign in, then do it again.", "warning")
     # The page that asked, not the fragment or the form; sign-in follows only a path of this server.
-    shown = incoming.page_shown()
-    onward = shown.path if shown is not None else ""
+    onward = incoming.page_shown() or ""
     if request.method == "GET" and not is_fragment():
         onward = request.full_path.rstrip("?")
     there = url_for("auth.login", next=onward or None)

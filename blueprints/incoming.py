@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 import flask
 from flask import current_app, session
 from flask_login import decode_cookie
 from htmx_flask.requests import HtmxAwareRequest
-from werkzeug.exceptions import BadRequest
+from werkzeug.exceptions import BadRequest, HTTPException
 from werkzeug.routing import IntegerConverter, Map
 
 #: Numbers in addresses and parameters fit what PostgreSQL and SQLite take for a number of a thing.
@@ -55,17 +55,22 @@ def split(address: str) -> SplitResult:
         return urlsplit("")
 
 
-def page_shown() -> SplitResult | None:
-    """The page whose form, part or file is asked for, as the browser says; None for another site's, or for none.
+def page_shown() -> str | None:
+    """The page whose form, part or file is asked for, as the browser says: its path and query, on this site.
 
-    Nor is there one where a refused form was answered in place, at an address that takes forms only.
+    None for another site's, or for none. Nor is there one where a refused form was answered in place, at an address
+    that takes forms only, or that a browser would be led on from.
     """
     request = flask.request
     shown = split(request.headers.get("HX-Current-URL") or request.referrer or "")
     there = current_app.create_url_adapter(request)
-    if shown.netloc != request.host or there is None or not there.test(unquote(shown.path), "GET"):
+    if shown.netloc != request.host or there is None:
         return None
-    return shown
+    try:
+        there.match(unquote(shown.path), "GET")
+    except HTTPException:
+        return None
+    return urlunsplit(("", "", shown.path, shown.query, ""))
 
 
 def bound() -> None:

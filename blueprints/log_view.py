@@ -39,34 +39,43 @@ _LINE = re.compile(r"(plan|apply)-([1-9][0-9]{0,9})")
 
 
 @dataclass(frozen=True)
-class LogView:
-    """``parts`` in order, ``end`` the offset after the last line, ``live`` whether more can come, and ``followed``
-    whether it comes at present.
-    """
+class _Heading:
+    """What stands above a log: ``live`` is whether more can come, ``followed`` whether it comes at present."""
 
     run: Run
     phase: Phase
-    parts: list[Part]
-    end: int
-    live: bool
-    open: bool
 
     @property
     def kind(self) -> str:
         return self.phase.kind.value
 
     @property
-    def at(self) -> dict[str, Any]:
-        """What the addresses of this run are made of."""
-        return address(self.run)
+    def live(self) -> bool:
+        return self.phase.status not in _ENDED and not self.run.status.final
 
     @property
     def followed(self) -> bool:
-        return _followed(self.run, self.phase)
+        if self.phase.status is not PhaseStatus.RUNNING:
+            return True
+        return not unattended(self.run.status, self.phase.heartbeat_at, clock.now())
 
     @property
     def lasted(self) -> timedelta | None:
         return length(self.phase)
+
+
+@dataclass(frozen=True)
+class LogView(_Heading):
+    """``parts`` in order, and ``end`` the offset after the last line."""
+
+    parts: list[Part]
+    end: int
+    open: bool
+
+    @property
+    def at(self) -> dict[str, Any]:
+        """What the addresses of this run are made of."""
+        return address(self.run)
 
     @property
     def removed(self) -> datetime | None:
@@ -82,28 +91,10 @@ class News:
 
 
 @dataclass(frozen=True)
-class LogNews:
+class LogNews(_Heading):
     """The news of a log of the page, with what its heading says."""
 
-    run: Run
-    phase: Phase
     news: News
-
-    @property
-    def kind(self) -> str:
-        return self.phase.kind.value
-
-    @property
-    def live(self) -> bool:
-        return _live(self.run, self.phase)
-
-    @property
-    def followed(self) -> bool:
-        return _followed(self.run, self.phase)
-
-    @property
-    def lasted(self) -> timedelta | None:
-        return length(self.phase)
 
 
 def has_log(run: Run, kind: PhaseKind) -> bool:
@@ -128,7 +119,7 @@ def page(run: Run, kind: PhaseKind, line: int | None = None) -> LogView:
     if phase.log_removed_at is None:
         parts = _end_and_window(phase, kind.value, line, shown)
         end = parts[-1].end if parts and isinstance(parts[-1], Lines) else end
-    return LogView(run=run, phase=phase, parts=parts, end=end, live=_live(run, phase), open=shown)
+    return LogView(run=run, phase=phase, parts=parts, end=end, open=shown)
 
 
 def log_news(run: Run, kind: PhaseKind, offset: int) -> LogNews:
@@ -152,14 +143,6 @@ def download(phase: Phase, name: str) -> Response:
         response.set_etag(f"{phase.id}-{size}")
         response.make_conditional(request)
     return response
-
-
-def _live(run: Run, phase: Phase) -> bool:
-    return phase.status not in _ENDED and not run.status.final
-
-
-def _followed(run: Run, phase: Phase) -> bool:
-    return phase.status is not PhaseStatus.RUNNING or not unattended(run.status, phase.heartbeat_at, clock.now())
 
 
 def fill(phase: Phase, first: int, last: int, *, from_above: bool = False, count: int = STEP_LINES) -> list[Part]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from typing import cast
-from urllib.parse import urlunsplit
 
 from flask import Flask, g, make_response, redirect, request, session, url_for
 from flask.typing import ResponseReturnValue
@@ -163,7 +162,7 @@ def _where() -> str | None:
     shown = incoming.page_shown()
     if page or (request.endpoint in _FILES and shown is None):
         return request.full_path.rstrip("?")
-    return urlunsplit(("", "", shown.path, shown.query, "")) if shown is not None else None
+    return shown
 
 
 def safe_path(path: str | None) -> str:
